@@ -1,0 +1,208 @@
+"""The history of a search: an append-only list of events, and what they add up to.
+
+The history is the only memory of a search. The policy decides from it, a resume starts from it,
+MLflow and the reports are written from it. On disk it is one JSON object a line, written as each
+thing happens; a line that a crash tore off is dropped when the file is next opened for writing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from tunekit.errors import SearchError
+from tunekit.recipe import Value
+
+EventKind = Literal["suggest", "result", "complete", "stop", "pause", "resume", "fail", "lose"]
+"""
+suggest   a new trial, with its params and seed        stop    stopped early at the rung `epoch`
+result    one epoch's value and metrics                pause   stopped at a rung, may be resumed
+complete  trained to the last epoch                    resume  goes on from its last checkpoint
+fail      the recipe cannot be trained (`reason`)      lose    the machine failed it (`reason`)
+"""
+
+TrialStatus = Literal["running", "paused", "completed", "stopped", "failed", "lost"]
+
+_STATUS_AFTER: dict[str, TrialStatus] = {
+    "suggest": "running",
+    "resume": "running",
+    "pause": "paused",
+    "complete": "completed",
+    "stop": "stopped",
+    "fail": "failed",
+    "lose": "lost",
+}
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened to one trial."""
+
+    kind: EventKind
+    trial: int
+    time: float = 0.0  # seconds since 1970
+    epoch: int | None = None
+    value: float | None = None  # validation accuracy, 0 to 1
+    params: Mapping[str, Value] | None = None
+    metrics: Mapping[str, float] | None = None
+    reason: str | None = None
+
+    def to_line(self) -> str:
+        """The event as one line of JSON, absent fields left out."""
+        fields = {name: value for name, value in vars(self).items() if value is not None}
+        return json.dumps(fields) + "\n"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished epoch of a trial."""
+
+    epoch: int  # 1 is the first
+    value: float  # validation accuracy, 0 to 1
+    time: float  # seconds since 1970
+    metrics: Mapping[str, float]
+
+
+@dataclass
+class Trial:
+    """What the events of one trial add up to."""
+
+    id: int
+    params: Mapping[str, Value]
+    started: float
+    status: TrialStatus = "running"
+    results: list[Result] = field(default_factory=list)
+    ended: float | None = None
+    rung: int | None = None  # the epoch at which it was stopped or paused
+    failed_at: int | None = None  # the epoch in which the recipe failed
+    reason: str | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The last finished epoch; 0 before the first."""
+        return self.results[-1].epoch if self.results else 0
+
+    @property
+    def best(self) -> Result | None:
+        """The first epoch with the highest value."""
+        return max(self.results, key=lambda result: (result.value, -result.epoch), default=None)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is more to train."""
+        return self.status == "running"
+
+    def value_at(self, epoch: int) -> float | None:
+        """The value at `epoch`, if that epoch was finished."""
+        for result in self.results:
+            if result.epoch == epoch:
+                return result.value
+        return None
+
+
+class History:
+    """Events in order, and the trials that they make. Without a path it lives in memory only."""
+
+    def __init__(self, path: Path | None = None, events: Iterable[Event] = ()) -> None:
+        self.path = path
+        self.events: list[Event] = []
+        self.trials: dict[int, Trial] = {}
+        self._file: IO[str] | None = None
+        for event in events:
+            self._take(event)
+
+    @classmethod
+    def read(cls, path: Path) -> History:
+        """The history in the file `path`; no file is an empty history.
+
+        Raises:
+            SearchError: if a line is not an event (a torn last line is no error).
+        """
+        return cls(path, _read_events(path)[0])
+
+    def append(self, event: Event) -> Event:
+        """Add one event, to memory and to the file, and return it with its time."""
+        if not event.time:
+            event = dataclasses.replace(event, time=time.time())
+        self._take(event)
+        if self.path is not None:
+            if self._file is None:
+                self._file = _open_for_append(self.path)
+            self._file.write(event.to_line())
+            self._file.flush()
+        return event
+
+    def close(self) -> None:
+        """Close the file; the next `append` opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def best(self) -> Trial | None:
+        """The trial with the highest value at its best epoch; the earliest of equals."""
+        scored = [trial for trial in self.trials.values() if trial.best is not None]
+        return max(scored, key=lambda trial: (_best_value(trial), -trial.id), default=None)
+
+    def ranked(self) -> list[Trial]:
+        """Trials by the value of their best epoch, best first; those without a value last."""
+        return sorted(self.trials.values(), key=lambda trial: (-_best_value(trial), trial.id))
+
+    def _take(self, event: Event) -> None:
+        self.events.append(event)
+        if event.kind == "suggest":
+            assert event.trial not in self.trials and event.params is not None
+            self.trials[event.trial] = Trial(event.trial, event.params, event.time)
+            return
+        trial = self.trials[event.trial]
+        if event.kind == "result":
+            assert event.epoch is not None and event.value is not None
+            trial.results.append(
+                Result(event.epoch, event.value, event.time, dict(event.metrics or {}))
+            )
+            return
+        trial.status = _STATUS_AFTER[event.kind]
+        trial.reason = event.reason
+        trial.rung = event.epoch if event.kind in ("stop", "pause") else None
+        trial.failed_at = event.epoch if event.kind == "fail" else None
+        trial.ended = None if trial.unfinished else event.time
+
+
+def _best_value(trial: Trial) -> float:
+    return trial.best.value if trial.best is not None else -math.inf
+
+
+def _read_events(path: Path) -> tuple[list[Event], int]:
+    """The events of a file, and the length in bytes of the whole lines that hold them."""
+    if not path.exists():
+        return [], 0
+    events: list[Event] = []
+    length = 0
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was torn off
+        try:
+            events.append(_event(json.loads(line)))
+        except (ValueError, TypeError, KeyError) as error:
+            raise SearchError(f"{path}: line {number} is not an event of a history ({error})") from None
+        length += len(line) + 1
+    return events, length
+
+
+def _event(fields: Any) -> Event:
+    event = Event(**fields)
+    if event.kind != "result" and event.kind not in _STATUS_AFTER:
+        raise ValueError(f"unknown kind {event.kind!r}")
+    return event
+
+
+def _open_for_append(path: Path) -> IO[str]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _, length = _read_events(path)
+    file = open(path, "a", encoding="utf-8")
+    file.truncate(length)
+    return file

@@ -1,0 +1,195 @@
+"""Every file and folder that tunekit reads or writes has its name here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunekit.errors import SearchError, SpaceError, nearest
+
+_SEARCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class SearchPaths:
+    """The files of one search, below `results/<name>/`."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def settings(self) -> Path:
+        """What was asked for, and the versions that ran it (JSON)."""
+        return self.folder / "search.json"
+
+    @property
+    def space(self) -> Path:
+        """The search space as it was when the search began (TOML)."""
+        return self.folder / "space.toml"
+
+    @property
+    def split(self) -> Path:
+        """Which images train and which validate (indices into the pack)."""
+        return self.folder / "split.npz"
+
+    @property
+    def history(self) -> Path:
+        """Every suggestion, result and outcome, a JSON line each, in the order they came."""
+        return self.folder / "history.jsonl"
+
+    @property
+    def study(self) -> Path:
+        """An Optuna study exported from the history, for optuna-dashboard (SQLite)."""
+        return self.folder / "study.db"
+
+    @property
+    def tracked(self) -> Path:
+        """How much of the history MLflow has (JSON)."""
+        return self.folder / "tracked.json"
+
+    @property
+    def log(self) -> Path:
+        """What Ray and the libraries said (text)."""
+        return self.folder / "search.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that runs the search."""
+        return self.folder / ".lock"
+
+    @property
+    def ray(self) -> Path:
+        """Ray Tune's own files; tunekit never reads them."""
+        return self.folder / "ray"
+
+    def trial(self, trial_id: int) -> TrialPaths:
+        """The files of one trial."""
+        return TrialPaths(self.folder / "trials" / f"{trial_id:04d}")
+
+
+@dataclass(frozen=True)
+class TrialPaths:
+    """The files of one trial, below `results/<name>/trials/<id>/`."""
+
+    folder: Path
+
+    @property
+    def last(self) -> Path:
+        """All that is needed to go on after the last finished epoch."""
+        return self.folder / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the epoch with the best validation accuracy."""
+        return self.folder / "best.safetensors"
+
+
+def search_paths(results_dir: Path, name: str) -> SearchPaths:
+    """The folder of the search called `name`; it need not exist.
+
+    Raises:
+        SearchError: if the name could leave the results folder or does not suit a file name.
+    """
+    if not _SEARCH_NAME.fullmatch(name):
+        raise SearchError(
+            "a search name must be letters, digits, '.', '_' or '-', begin with a letter or digit "
+            f"and have at most 100 characters, but got {name!r}"
+        )
+    return SearchPaths(results_dir / name)
+
+
+def list_searches(results_dir: Path) -> list[SearchPaths]:
+    """The searches below `results_dir`, oldest first."""
+    if not results_dir.is_dir():
+        return []
+    found = [SearchPaths(child) for child in results_dir.iterdir()]
+    return sorted(
+        (paths for paths in found if paths.settings.is_file()),
+        key=lambda paths: (paths.settings.stat().st_mtime_ns, paths.name),
+    )
+
+
+def find_search(results_dir: Path, name: str | None) -> SearchPaths:
+    """The search called `name`, or the latest one.
+
+    Raises:
+        SearchError: if there is none.
+    """
+    searches = list_searches(results_dir)
+    if name is None:
+        if not searches:
+            raise SearchError(f"no search in {results_dir}: start one with 'tunekit search digits'")
+        return searches[-1]
+    paths = search_paths(results_dir, name)
+    if not paths.settings.is_file():
+        known = nearest(name, [search.name for search in searches])
+        raise SearchError(f"no search called {name!r} in {results_dir}{known}")
+    return paths
+
+
+def tracking_database(results_dir: Path) -> Path:
+    """The SQLite file that MLflow uses when no server is named."""
+    return results_dir.resolve() / "mlflow.db"
+
+
+def tracking_artifacts(results_dir: Path) -> Path:
+    """The artifact folder beside that file."""
+    return results_dir.resolve() / "mlflow-artifacts"
+
+
+def default_data_dir() -> Path:
+    """Where data sets lie unless `--data-dir` or `TUNEKIT_DATA_DIR` says otherwise."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("tunekit")) / "data"
+
+
+def pack_folder(data_dir: Path, key: str) -> Path:
+    """Where the packed arrays of a data set lie."""
+    return data_dir / "packed" / key
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """The search spaces that come with tunekit, by name."""
+    package = Path(__file__).parent
+    # A wheel carries them inside the package; a checkout has them beside it.
+    inside, beside = package / "search_spaces", package.parent / "search_spaces"
+    folder = inside if inside.is_dir() else beside
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_space(name_or_path: str) -> Path:
+    """The space file that a user means: a shipped name, or a path to a TOML file.
+
+    Raises:
+        SpaceError: if there is none.
+    """
+    shipped = shipped_spaces()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    raise SpaceError(
+        f"no search space called {name_or_path!r}, and no .toml file there{nearest(name_or_path, shipped)}"
+    )
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; move it into place when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,346 @@
+"""Search spaces: which recipe keys vary, and how. Data (TOML), never code.
+
+    [fixed]                                   # keys that differ from the recipe's default but do not vary
+    "schedule.name" = "cosine"
+
+    [space]                                   # one line a key, in Optuna's words
+    "optim.lr"       = { low = 1e-4, high = 1.0, log = true }
+    "optim.momentum" = { low = 0.0, high = 0.99, when = { "optim.name" = ["sgd"] } }
+    "model.bn_placement" = { choices = ["before_act", "after_act", "none"], role = "scientific" }
+
+    [[baseline]]                              # known recipes with a reported result
+    name = "..."
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from tunekit.errors import RecipeError, SpaceError, nearest
+from tunekit.recipe import RECIPE_KEYS, Recipe, Value, check_value
+
+ROLES = ("scientific", "nuisance")
+_PARAMETER_FIELDS = {"low", "high", "log", "step", "choices", "when", "role"}
+_BASELINE_FIELDS = {"name", "recipe", "dataset", "reported_accuracy", "epochs", "source"}
+_TABLES = {"fixed", "space", "baseline", "description"}
+
+
+class Proposer(Protocol):
+    """The three methods of an Optuna trial that a space asks for values."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = ..., log: bool = ...
+    ) -> float: ...
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = ..., log: bool = ...
+    ) -> int: ...
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One key that varies. Either `choices`, or `low`..`high` with both ends included."""
+
+    name: str
+    low: float | int | None = None
+    high: float | int | None = None
+    log: bool = False
+    step: float | int | None = None
+    choices: tuple[Value, ...] = ()
+    when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    role: str = "nuisance"
+
+    @property
+    def integer(self) -> bool:
+        """Whether the range is one of whole numbers (both bounds written as integers)."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def active(self, values: Mapping[str, Value]) -> bool:
+        """Whether every condition of `when` holds in `values`; an absent key fails it."""
+        return all(name in values and values[name] in allowed for name, allowed in self.when.items())
+
+    def suggest(self, trial: Proposer) -> Value:
+        """Ask `trial` for a value of this key."""
+        if self.choices:
+            value: Value = trial.suggest_categorical(self.name, self.choices)
+            return value
+        assert self.low is not None and self.high is not None
+        if self.integer:
+            return trial.suggest_int(
+                self.name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log
+            )
+        return trial.suggest_float(
+            self.name, float(self.low), float(self.high), step=self.step, log=self.log
+        )
+
+    def text(self) -> str:
+        """The range in words: `0.0001 to 1 (log)`, `sgd | adam`."""
+        if self.choices:
+            words = " | ".join(str(choice) for choice in self.choices)
+        else:
+            words = f"{self.low:g} to {self.high:g}"
+            words += f" in steps of {self.step:g}" if self.step else ""
+            words += " (log)" if self.log else ""
+        conditions = ", ".join(
+            f"{name} = {' | '.join(map(str, allowed))}" for name, allowed in self.when.items()
+        )
+        return f"{words}, when {conditions}" if conditions else words
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A known recipe with a reported result."""
+
+    name: str
+    recipe: Mapping[str, Value]
+    dataset: str = ""
+    reported_accuracy: float | None = None  # in %, on the test set, as the source reports it
+    epochs: int | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What varies, what is fixed, and the known recipes. Called with an Optuna trial it proposes."""
+
+    parameters: Mapping[str, Parameter]
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    baselines: tuple[Baseline, ...] = ()
+    description: str = ""
+    source: str = "<dict>"
+
+    def __call__(self, trial: Proposer) -> dict[str, Value]:
+        """Values for the keys that are active, in an order in which conditions come first."""
+        values = dict(self.fixed)
+        for parameter in self.parameters.values():
+            if parameter.active(values):
+                values[parameter.name] = parameter.suggest(trial)
+        return {name: values[name] for name in self.parameters if name in values}
+
+    def recipe(self, params: Mapping[str, Value]) -> Recipe:
+        """The whole recipe of a proposal: defaults, then fixed keys, then `params`."""
+        return Recipe.from_flat({**self.fixed, **params})
+
+    def with_fixed(self, values: Mapping[str, object]) -> SearchSpace:
+        """This space with the keys of `values` fixed (the `--set` of one search).
+
+        Raises:
+            RecipeError: if a key does not exist, or its value breaks its rule.
+        """
+        fixed = {**self.fixed, **{name: check_value(name, value) for name, value in values.items()}}
+        left = {name: p for name, p in self.parameters.items() if name not in fixed}
+        return dataclasses.replace(self, fixed=fixed, parameters=left)
+
+    @classmethod
+    def from_dict(cls, tables: Mapping[str, Any], source: str = "<dict>") -> SearchSpace:
+        """Check the structure of a parsed space file. Whether keys are recipe keys is `check_recipe_keys`.
+
+        Args:
+            tables: `fixed`, `space`, `baseline`, `description`, as `tomllib` gives them.
+            source: where it came from, for error messages.
+        Raises:
+            SpaceError: naming source, key, rule, what came and the nearest valid name.
+        """
+        reader = _Reader(source)
+        reader.check_names(tables, _TABLES, "table")
+        space = reader.table(tables, "space")
+        fixed = reader.table(tables, "fixed")
+        parameters = {name: reader.parameter(name, spec) for name, spec in space.items()}
+        both = sorted(set(fixed) & set(parameters))
+        if both:
+            raise reader.error(both[0], "a key is fixed or varies, but this one stands in both tables")
+        baselines = tuple(reader.baseline(spec) for spec in tables.get("baseline", ()))
+        ordered = reader.order(parameters, fixed)
+        return cls(ordered, dict(fixed), baselines, str(tables.get("description", "")), source)
+
+    def check_recipe_keys(self) -> SearchSpace:
+        """Check that every key is a recipe key and that every end of every range is a legal value.
+
+        Raises:
+            SpaceError: naming source and key.
+        """
+        try:
+            for parameter in self.parameters.values():
+                if parameter.name == "epochs":
+                    raise RecipeError("epochs is how long recipes train, not a part of them: use --epochs")
+                for value in parameter.choices or (parameter.low, parameter.high):
+                    check_value(parameter.name, value)
+            Recipe.from_flat(self.fixed)
+            for baseline in self.baselines:
+                Recipe.from_flat(baseline.recipe)
+        except RecipeError as error:
+            raise SpaceError(f"{self.source}: {error}") from None
+        return self
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Turns parsed TOML into checked objects; holds the source for its error messages."""
+
+    source: str
+
+    def error(self, key: str, rule: str) -> SpaceError:
+        return SpaceError(f"{self.source}: {key}: {rule}")
+
+    def check_names(self, given: Mapping[str, Any], known: set[str], what: str, key: str = "") -> None:
+        for name in given:
+            if name not in known:
+                where = f"{key}: " if key else ""
+                raise SpaceError(f"{self.source}: {where}unknown {what} {name!r}{nearest(name, known)}")
+
+    def table(self, tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        table = tables.get(name, {})
+        if not isinstance(table, Mapping):
+            raise self.error(name, f"must be a table, but got {table!r}")
+        for key, value in table.items():
+            if name == "space" and isinstance(value, Mapping) and not set(value) & _PARAMETER_FIELDS and value:
+                inner = next(iter(value))
+                raise self.error(
+                    key, f"dotted keys need quotes: write \"{key}.{inner}\" = {{ ... }}"
+                )
+        return table
+
+    def parameter(self, name: str, spec: Any) -> Parameter:
+        if not isinstance(spec, Mapping):
+            raise self.error(name, f"must be {{ low, high }} or {{ choices }}, but got {spec!r}")
+        self.check_names(spec, _PARAMETER_FIELDS, "field", name)
+        role = spec.get("role", "nuisance")
+        if role not in ROLES:
+            raise self.error(name, f"role must be one of {', '.join(ROLES)}, but got {role!r}")
+        when = self.conditions(name, spec.get("when", {}))
+        if "choices" in spec:
+            return Parameter(name, choices=self.choices(name, spec), when=when, role=role)
+        low, high, log, step = self.bounds(name, spec)
+        return Parameter(name, low, high, log, step, when=when, role=role)
+
+    def choices(self, name: str, spec: Mapping[str, Any]) -> tuple[Value, ...]:
+        extra = set(spec) & {"low", "high", "log", "step"}
+        if extra:
+            raise self.error(name, f"has choices, so it cannot have {sorted(extra)[0]!r}")
+        choices = spec["choices"]
+        if not isinstance(choices, list | tuple) or not choices:
+            raise self.error(name, f"choices must be a list that is not empty, but got {choices!r}")
+        if not all(isinstance(choice, bool | int | float | str) for choice in choices):
+            raise self.error(name, f"choices must be strings, numbers or booleans, but got {choices!r}")
+        if len({(type(choice), choice) for choice in choices}) < len(choices):
+            raise self.error(name, f"choices must differ, but got {list(choices)!r}")
+        return tuple(choices)
+
+    def bounds(
+        self, name: str, spec: Mapping[str, Any]
+    ) -> tuple[float | int, float | int, bool, float | int | None]:
+        for end in ("low", "high"):
+            if end not in spec:
+                raise self.error(name, f"needs {end} (or choices)")
+            if type(spec[end]) not in (int, float):
+                raise self.error(name, f"{end} must be a number, but got {spec[end]!r}")
+        low, high = spec["low"], spec["high"]
+        log, step = spec.get("log", False), spec.get("step")
+        if type(log) is not bool:
+            raise self.error(name, f"log must be true or false, but got {log!r}")
+        if not low < high:
+            raise self.error(name, f"low must be below high, but got low = {low!r}, high = {high!r}")
+        if not abs(low) + abs(high) < float("inf"):
+            raise self.error(name, f"low and high must be finite, but got {low!r}, {high!r}")
+        if log and low <= 0:
+            raise self.error(name, f"low must be above 0 on a log scale, but got {low!r}")
+        if step is not None and (type(step) not in (int, float) or not step > 0):
+            raise self.error(name, f"step must be a number above 0, but got {step!r}")
+        if step is not None and log:
+            raise self.error(name, "a log scale cannot have a step")
+        if type(low) is int and type(high) is int and step is not None and type(step) is not int:
+            raise self.error(name, f"step of a whole-number range must be one too, but got {step!r}")
+        return low, high, log, step
+
+    def conditions(self, name: str, when: Any) -> dict[str, tuple[Value, ...]]:
+        if not isinstance(when, Mapping):
+            raise self.error(name, f"when must be {{ \"key\" = [values] }}, but got {when!r}")
+        for key, allowed in when.items():
+            if not isinstance(allowed, list | tuple) or not allowed:
+                raise self.error(name, f"when {key!r} needs a list of values, but got {allowed!r}")
+        return {key: tuple(allowed) for key, allowed in when.items()}
+
+    def baseline(self, spec: Any) -> Baseline:
+        if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
+            raise self.error("baseline", f"needs a name, but got {spec!r}")
+        key = f"baseline {spec['name']}"
+        self.check_names(spec, _BASELINE_FIELDS, "field", key)
+        if not isinstance(spec.get("recipe"), Mapping):
+            raise self.error(key, "needs recipe = { \"key\" = value, ... }")
+        return Baseline(**spec)
+
+    def order(
+        self, parameters: dict[str, Parameter], fixed: Mapping[str, Any]
+    ) -> dict[str, Parameter]:
+        """Parameters such that each comes after those its conditions name."""
+        for parameter in parameters.values():
+            for key, allowed in parameter.when.items():
+                self.check_condition(parameter.name, key, allowed, parameters, fixed)
+        ordered: dict[str, Parameter] = {}
+        left = dict(parameters)
+        while left:
+            ready = [n for n, p in left.items() if all(k in ordered or k in fixed for k in p.when)]
+            if not ready:
+                raise self.error(next(iter(left)), "its conditions go round in a circle")
+            for name in ready:
+                ordered[name] = left.pop(name)
+        return ordered
+
+    def check_condition(
+        self,
+        name: str,
+        key: str,
+        allowed: tuple[Value, ...],
+        parameters: Mapping[str, Parameter],
+        fixed: Mapping[str, Any],
+    ) -> None:
+        if key not in parameters and key not in fixed:
+            known = [*parameters, *fixed]
+            raise self.error(name, f"when names {key!r}, which is not in this space{nearest(key, known)}")
+        if key in parameters and parameters[key].choices:
+            for value in allowed:
+                if value not in parameters[key].choices:
+                    hint = nearest(str(value), map(str, parameters[key].choices))
+                    raise self.error(name, f"when {key!r} = {value!r}, which is none of its choices{hint}")
+
+
+def load_space(path: Path) -> SearchSpace:
+    """Read and check a space file.
+
+    Raises:
+        SpaceError: if it cannot be read, is not TOML, or breaks a rule.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpaceError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise SpaceError(f"{path}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SpaceError(f"{path}: is not TOML: {error}") from None
+    return SearchSpace.from_dict(tables, str(path)).check_recipe_keys()
+
+
+def parse_assignment(text: str) -> tuple[str, object]:
+    """Split `key=value` of `--set`; the value is read as TOML, else as a plain string.
+
+    Raises:
+        RecipeError: if there is no `=` or the key is unknown or the value breaks its rule.
+    """
+    name, equals, raw = text.partition("=")
+    name = name.strip()
+    if not equals:
+        raise RecipeError(f"--set takes key=value, but got {text!r}")
+    try:
+        value: object = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    return name, check_value(name, value)
+
+
+assert "epochs" not in RECIPE_KEYS
