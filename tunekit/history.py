@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -114,6 +114,7 @@ class History:
         self.events: list[Event] = []
         self.trials: dict[int, Trial] = {}
         self._file: IO[str] | None = None
+        self._listeners: list[Callable[[Event], None]] = []
         for event in events:
             self._take(event)
 
@@ -136,7 +137,13 @@ class History:
                 self._file = _open_for_append(self.path)
             self._file.write(event.to_line())
             self._file.flush()
+        for listener in self._listeners:
+            listener(event)
         return event
+
+    def subscribe(self, listener: Callable[[Event], None]) -> None:
+        """Call `listener` with each event once it is on disk. It must return at once and never raise."""
+        self._listeners.append(listener)
 
     def close(self) -> None:
         """Close the file; the next `append` opens it again."""

@@ -171,17 +171,22 @@ class Recipe:
 
     def to_flat(self) -> dict[str, Value]:
         """Every key with its value, dotted, in the order of the classes above."""
-        flat: dict[str, Value] = {}
-        for name, value in self.to_dict().items():
-            if isinstance(value, dict):
-                flat.update({f"{name}.{leaf}": inner for leaf, inner in value.items()})
-            else:
-                flat[name] = value
-        return flat
+        return flatten(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Every key with its value, nested by group (the form of `tunekit best --json`)."""
         return dataclasses.asdict(self)
+
+
+def flatten(nested: Mapping[str, Any]) -> dict[str, Value]:
+    """The nested form of a recipe with dotted keys."""
+    flat: dict[str, Value] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}.{leaf}": inner for leaf, inner in value.items()})
+        else:
+            flat[name] = value
+    return flat
 
 
 @dataclass(frozen=True)
@@ -243,3 +248,8 @@ def check_value(name: str, value: object) -> Value:
 
 def _type_name(kind: type) -> str:
     return {float: "number", int: "whole number", str: "string", bool: "true or false"}[kind]
+
+
+def describe(recipe: Recipe) -> str:
+    """A recipe in a few words, for names of trials: `resnet20 sgd lr=0.12`."""
+    return f"{recipe.model.name} {recipe.optim.name} lr={recipe.optim.lr:.2g}"

@@ -1,0 +1,1 @@
+"""From a name to batches: data sets, packed arrays, splits, augmentation."""

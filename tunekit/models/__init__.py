@@ -1,0 +1,1 @@
+"""From recipe to network: families, and where their batch norm stands."""

@@ -1,0 +1,1 @@
+"""Training one recipe: optimizer, schedule, epoch loop, checkpoint. Torch only; no Ray, no MLflow."""

@@ -1,0 +1,39 @@
+# Everything runs in .venv, made from requirements.lock; a second call does no set-up work.
+PYTHON ?= python3
+UV_VERSION = 0.13.8
+BIN = .venv/bin
+READY = .venv/.ready
+
+.PHONY: search test check format lock clean
+
+search: $(READY)  ## a small search on real images: 8x8 digits, no network, no GPU
+	$(BIN)/tunekit search digits --space resnet --samples 16 --epochs 12
+	@echo "To use tunekit yourself:  source .venv/bin/activate"
+
+test: $(READY)  ## all tests; the ones on CIFAR-10 and MNIST need TUNEKIT_TEST_DATA
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## format, lint, types, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(READY)  ## pinned with hashes, for Linux and macOS and Python 3.11 to 3.13, without addresses
+	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  --python-version 3.11 --group dev --upgrade pyproject.toml -o requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), "tunekit needs Python 3.11, 3.12 or 3.13"'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $(READY)
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

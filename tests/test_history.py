@@ -1,0 +1,84 @@
+"""The history survives crashes and adds up to trials."""
+
+from pathlib import Path
+
+import pytest
+
+from tunekit.errors import SearchError
+from tunekit.history import Event, History
+
+
+def filled(path: Path | None) -> History:
+    history = History(path)
+    history.append(Event("suggest", 0, params={"optim.lr": 0.1}))
+    history.append(Event("result", 0, epoch=1, value=0.5, metrics={"train_loss": 1.0}))
+    history.append(Event("result", 0, epoch=2, value=0.7))
+    history.append(Event("result", 0, epoch=3, value=0.7))
+    history.append(Event("stop", 0, epoch=3))
+    history.append(Event("suggest", 1, params={"optim.lr": 0.2}))
+    history.append(Event("fail", 1, epoch=1, reason="diverged"))
+    history.append(Event("suggest", 2, params={"optim.lr": 0.3}))
+    return history
+
+
+def test_events_add_up_to_trials() -> None:
+    trials = filled(None).trials
+    assert [trial.status for trial in trials.values()] == ["stopped", "failed", "running"]
+    assert trials[0].rung == 3
+    assert trials[0].best is not None
+    assert trials[0].best.epoch == 2  # the first of equals
+    assert trials[1].reason == "diverged"
+    assert trials[1].ended is not None
+    assert trials[2].ended is None
+
+
+def test_what_is_read_back_is_what_was_written(tmp_path: Path) -> None:
+    history = filled(tmp_path / "history.jsonl")
+    history.close()
+    again = History.read(tmp_path / "history.jsonl")
+    assert again.events == history.events
+    assert again.trials == history.trials
+
+
+def test_each_event_is_on_disk_before_append_returns(tmp_path: Path) -> None:
+    history = filled(tmp_path / "history.jsonl")
+    assert len(History.read(tmp_path / "history.jsonl").events) == len(history.events)
+
+
+def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    filled(path).close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    history = History.read(path)
+    assert len(history.events) == 7
+    history.append(Event("suggest", 2, params={"optim.lr": 0.4}))
+    history.close()
+    assert [event.kind for event in History.read(path).events][-2:] == ["fail", "suggest"]
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    filled(path).close()
+    lines = path.read_text().splitlines()
+    lines[2] = "{nonsense"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(SearchError, match="line 3 is not an event"):
+        History.read(path)
+
+
+def test_best_is_the_earliest_of_equals_and_ranks_put_failures_last() -> None:
+    history = filled(None)
+    history.append(Event("result", 2, epoch=1, value=0.7))
+    best = history.best()
+    assert best is not None
+    assert best.id == 0
+    assert [trial.id for trial in history.ranked()] == [0, 2, 1]
+
+
+def test_listeners_hear_every_event_after_it_counts() -> None:
+    history, heard = History(), []
+    history.subscribe(lambda event: heard.append((event.kind, len(history.events))))
+    history.append(Event("suggest", 0, params={}))
+    history.append(Event("complete", 0))
+    assert heard == [("suggest", 1), ("complete", 2)]

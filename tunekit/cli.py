@@ -1,0 +1,438 @@
+"""The command line: parse, call one function, print. Imports click alone until a command runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tunekit import __version__
+from tunekit.errors import TunekitError, nearest
+
+_SAMPLERS = ("rung-tpe", "random")
+_SCHEDULERS = ("asha", "none")
+
+
+class _Group(click.Group):
+    """Says the nearest command on a typing error, and turns our errors into one line and exit code 1."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            ctx.fail(f"no command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TunekitError as error:
+            raise click.ClickException(" ".join(str(error).split())) from None
+
+
+class _Duration(click.ParamType):
+    """`90`, `90s`, `30m`, `2h`, `1h30m`: seconds."""
+
+    name = "duration"
+    _UNITS = {"h": 3600, "m": 60, "s": 1}  # noqa: RUF012
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        if re.fullmatch(r"\d+", value):
+            value += "s"
+        seconds = sum(int(n) * self._UNITS[unit] for n, unit in re.findall(r"(\d+)([hms])", value))
+        if not re.fullmatch(r"(\d+h)?(\d+m)?(\d+s)?", value) or seconds <= 0:
+            self.fail(f"must be a time above 0 such as 90s, 30m or 1h30m, but got {value!r}", param, ctx)
+        return float(seconds)
+
+
+def _stack(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options as one decorator, in the order they are given."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_results_option = click.option(
+    "--results-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    envvar="TUNEKIT_RESULTS_DIR",
+    show_envvar=True,
+    show_default=True,
+    help="Where searches lie.",
+)
+_data_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="TUNEKIT_DATA_DIR",
+    show_envvar=True,
+    help="Where data sets lie or are downloaded to.  [default: the user's cache folder]",
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_quiet_option = click.option("--quiet", "-q", is_flag=True, help="No plan and no progress, only the result.")
+_budget_option = click.option(
+    "--time-budget", type=_Duration(), help="Stop after this time, e.g. 30m; 'tunekit resume' goes on."
+)
+_name_argument = click.argument("name", required=False)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="tunekit")
+def main() -> None:
+    """Find the best training recipe for your images.
+
+    \b
+    tunekit search digits --space resnet     search; needs no network and no GPU
+    tunekit best                             the best recipe of the latest search
+    tunekit ui                               review every trial in MLflow
+    """
+
+
+@main.command()
+@click.argument("dataset")
+@click.option("--space", required=True, help="A search space by name ('tunekit spaces') or a .toml file.")
+@click.option("--samples", type=int, default=32, show_default=True, help="Trials to run.")
+@click.option("--epochs", type=int, default=27, show_default=True, help="Epochs of a full training.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Fix a recipe key for this search.")
+@click.option("--name", help="Name of the search.  [default: dataset, space and time]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of every random draw.")
+@click.option("--sampler", type=click.Choice(_SAMPLERS), default=_SAMPLERS[0], show_default=True, help="Proposes recipes.")
+@click.option("--scheduler", type=click.Choice(_SCHEDULERS), default=_SCHEDULERS[0], show_default=True, help="Stops trials early.")
+@click.option("--grace-period", type=int, default=3, show_default=True, help="First rung, in epochs.")
+@click.option("--reduction-factor", type=int, default=3, show_default=True, help="One trial in so many goes on at a rung.")
+@click.option("--train-limit", type=int, help="Use a stratified part of so many training images.")
+@click.option("--val-fraction", type=float, default=0.2, show_default=True, help="Share of them that validates.")
+@click.option("--image-size", type=int, help="Side in pixels to which a folder's images are resized.  [default: 64]")
+@click.option("--cpus-per-trial", type=float, help="[default: 1; with GPUs an even share]")
+@click.option("--gpus-per-trial", type=float, help="A fraction shares a GPU.  [default: 1 if there are GPUs]")
+@click.option("--keep-checkpoints", type=int, default=3, show_default=True, help="Best trials whose weights are kept.")
+@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", show_envvar=True, help="MLflow server.  [default: SQLite in the results folder]")
+@_budget_option
+@_results_option
+@_data_option
+@_quiet_option
+def search(
+    dataset: str,
+    space: str,
+    assignments: tuple[str, ...],
+    name: str | None,
+    results_dir: Path,
+    data_dir: Path | None,
+    tracking_uri: str | None,
+    time_budget: float | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Search for the best recipe on DATASET.
+
+    DATASET is a name from 'tunekit datasets' or a folder of class folders.
+
+    \b
+    tunekit search digits --space resnet
+    tunekit search cifar10 --space resnet --samples 50 --set optim.name=sgd
+    tunekit search path/to/photos --space resnet --image-size 64
+    """
+    from tunekit.space import parse_assignment
+    from tunekit.tracking.server import tracking_uri as resolve_uri
+    from tunekit.tuning.progress import make_view
+    from tunekit.tuning.search import begin_search
+    from tunekit.tuning.settings import SearchSettings
+
+    settings = SearchSettings(
+        name=name or _default_name(dataset, space),
+        dataset=_absolute_if_folder(dataset),
+        space=_absolute_if_folder(space),
+        data_dir=str(_data_dir(data_dir)),
+        tracking_uri=resolve_uri(results_dir, tracking_uri),
+        fixed=dict(parse_assignment(text) for text in assignments),  # type: ignore[arg-type]
+        **options,
+    )
+    view = make_view(quiet)
+    paths = begin_search(settings, results_dir, view)
+    _run(paths, view, time_budget)
+
+
+@main.command()
+@_name_argument
+@_budget_option
+@_results_option
+@_quiet_option
+def resume(name: str | None, time_budget: float | None, results_dir: Path, quiet: bool) -> None:
+    """Go on with the search NAME (default: the latest) after Ctrl-C, a time budget or a crash.
+
+    Trials that have ended stay; the others go on from their last checkpoint.
+
+    \b
+    tunekit resume
+    tunekit resume digits-resnet-20260131-142530 --time-budget 1h
+    """
+    from tunekit.paths import find_search
+    from tunekit.tuning.progress import make_view
+
+    _run(find_search(results_dir, name), make_view(quiet), time_budget)
+
+
+@main.command()
+@_results_option
+@_json_option
+def searches(results_dir: Path, as_json: bool) -> None:
+    """List the searches, oldest first.
+
+    \b
+    tunekit searches
+    tunekit searches --json
+    """
+    from tunekit.reporting.leaderboard import search_rows, search_table
+
+    rows = search_rows(results_dir)
+    if not rows and not as_json:
+        click.echo(f"No search in {results_dir} yet: start one with 'tunekit search digits --space resnet'")
+        return
+    _print(rows, as_json, search_table)
+
+
+@main.command()
+@_name_argument
+@_results_option
+@_json_option
+def trials(name: str | None, results_dir: Path, as_json: bool) -> None:
+    """List the trials of the search NAME (default: the latest), best first.
+
+    \b
+    tunekit trials
+    tunekit trials --json | jq '.[0].params'
+    """
+    from tunekit.paths import find_search
+    from tunekit.reporting.leaderboard import trial_rows, trial_table
+
+    _print(trial_rows(find_search(results_dir, name)), as_json, trial_table)
+
+
+@main.command()
+@_name_argument
+@_results_option
+@_json_option
+def best(name: str | None, results_dir: Path, as_json: bool) -> None:
+    """Print the best recipe of the search NAME (default: the latest).
+
+    \b
+    tunekit best
+    tunekit best --json | jq .recipe
+    """
+    from tunekit.paths import find_search
+    from tunekit.recipe import flatten
+    from tunekit.reporting.leaderboard import best_trial, recipe_table
+
+    row = best_trial(find_search(results_dir, name))
+    if as_json:
+        click.echo(json.dumps(row, indent=2))
+        return
+    click.echo(
+        f"Search {row['search']}: trial {row['trial']:02d} has validation accuracy "
+        f"{row['val_accuracy']:.4f} at epoch {row['epoch']}"
+    )
+    _print_table(recipe_table(flatten(row["recipe"])))
+    click.echo(f"weights: {row['checkpoint']}")
+
+
+@main.group(cls=_Group, invoke_without_command=True)
+@_data_option
+@_json_option
+@click.pass_context
+def datasets(ctx: click.Context, data_dir: Path | None, as_json: bool) -> None:
+    """List the data sets that are known by name, and whether they are here.
+
+    Any folder of class folders is a data set too: give its path to 'tunekit search'.
+
+    \b
+    tunekit datasets
+    tunekit datasets prepare cifar10
+    """
+    if ctx.invoked_subcommand is None:
+        from tunekit.data.datasets import dataset_status
+
+        _print(dataset_status(_data_dir(data_dir)), as_json, _dataset_table)
+
+
+@datasets.command()
+@click.argument("dataset")
+@click.option("--image-size", type=int, help="Side in pixels to which a folder's images are resized.  [default: 64]")
+@_data_option
+def prepare(dataset: str, image_size: int | None, data_dir: Path | None) -> None:
+    """Download (if need be), check and pack DATASET, so that a search can begin at once.
+
+    \b
+    tunekit datasets prepare cifar10 --data-dir data
+    """
+    from tunekit.data.datasets import open_dataset
+
+    pack = open_dataset(_absolute_if_folder(dataset), _data_dir(data_dir), image_size)
+    height, width, channels = pack.shape
+    click.echo(
+        f"{pack.name}: {pack.train_count:,} training and {pack.test_count:,} test images of "
+        f"{height}x{width}x{channels} in {len(pack.classes)} classes, packed in {pack.folder}"
+    )
+
+
+@main.group(cls=_Group, invoke_without_command=True)
+@_json_option
+@click.pass_context
+def spaces(ctx: click.Context, as_json: bool) -> None:
+    """List the search spaces that come with tunekit.
+
+    \b
+    tunekit spaces
+    tunekit spaces show resnet
+    tunekit spaces check my.toml
+    """
+    if ctx.invoked_subcommand is None:
+        from tunekit.reporting.space_tables import space_rows, space_table
+
+        _print(space_rows(), as_json, space_table)
+
+
+@spaces.command()
+@click.argument("space")
+@_json_option
+def show(space: str, as_json: bool) -> None:
+    """Show what varies in SPACE (a name or a .toml file), and its baselines.
+
+    \b
+    tunekit spaces show resnet
+    """
+    from tunekit.paths import find_space
+    from tunekit.reporting.space_tables import baseline_table, parameter_rows, parameter_table, space_dict
+    from tunekit.space import load_space
+
+    loaded = load_space(find_space(space))
+    if as_json:
+        click.echo(json.dumps(space_dict(loaded), indent=2))
+        return
+    click.echo(loaded.description or space)
+    _print_table(parameter_table(parameter_rows(loaded)))
+    if loaded.baselines:
+        _print_table(baseline_table(loaded.baselines))
+
+
+@spaces.command()
+@click.argument("file")
+def check(file: str) -> None:
+    """Check a search space FILE: keys, types, ranges, conditions.
+
+    \b
+    tunekit spaces check my.toml
+    """
+    from tunekit.paths import find_space
+    from tunekit.space import load_space
+
+    space = load_space(find_space(file))
+    click.echo(
+        f"{file}: good: {len(space.parameters)} keys vary, {len(space.fixed)} are fixed, "
+        f"{len(space.baselines)} baselines"
+    )
+
+
+@main.command()
+@_json_option
+def recipe(as_json: bool) -> None:
+    """List every recipe key with its default and its rule: what a space may vary and --set may fix.
+
+    \b
+    tunekit recipe
+    """
+    from tunekit.reporting.space_tables import recipe_key_rows, recipe_key_table
+
+    _print(recipe_key_rows(), as_json, recipe_key_table)
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Other addresses let others in.")
+@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", show_envvar=True, help="MLflow server to review instead.")
+@_results_option
+def ui(port: int, host: str, tracking_uri: str | None, results_dir: Path) -> None:
+    """Open the MLflow UI on what was recorded; Ctrl-C ends it.
+
+    \b
+    tunekit ui
+    tunekit ui --port 5001
+    """
+    from tunekit.tracking.server import serve_ui
+
+    serve_ui(results_dir, tracking_uri, host, port)
+
+
+def _run(paths: Any, view: Any, time_budget: float | None) -> None:
+    from tunekit.reporting.leaderboard import trial_rows, trial_table
+    from tunekit.tuning.progress import duration
+    from tunekit.tuning.search import run_search
+
+    outcome = run_search(paths, view, time_budget)
+    _print_table(trial_table(trial_rows(paths), most=10))
+    how = "finished" if outcome.finished else "interrupted"
+    click.echo(f"\nSearch {paths.name} {how} after {duration(outcome.seconds)}.")
+    where = _results_flag(paths.folder.parent)
+    if outcome.untracked_events:
+        click.echo(f"{outcome.untracked_events} events are not in MLflow yet: 'tunekit resume' delivers them.")
+    if not outcome.finished:
+        click.echo(f"Go on with:  tunekit resume {paths.name}{where}")
+        sys.exit(130)
+    click.echo(f"Best recipe: tunekit best {paths.name}{where}")
+    click.echo(f"Review:      tunekit ui{where}")
+
+
+def _results_flag(results_dir: Path) -> str:
+    return "" if results_dir == Path("results").resolve() else f" --results-dir {results_dir}"
+
+
+def _default_name(dataset: str, space: str) -> str:
+    words = [Path(dataset).name or "images", Path(space).stem, time.strftime("%Y%m%d-%H%M%S")]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words)).lstrip("-._")[:100]
+
+
+def _absolute_if_folder(name: str) -> str:
+    """Paths are recorded whole, so that a resume from another folder finds them; names stay names."""
+    path = Path(name)
+    is_path = path.exists() and ("/" in name or path.suffix == ".toml" or path.is_dir())
+    return str(path.resolve()) if is_path else name
+
+
+def _data_dir(data_dir: Path | None) -> Path:
+    from tunekit.paths import default_data_dir
+
+    return (data_dir or default_data_dir()).resolve()
+
+
+def _dataset_table(rows: list[dict[str, Any]]) -> Any:
+    from tunekit.reporting.space_tables import dataset_table
+
+    return dataset_table(rows)
+
+
+def _print(rows: Any, as_json: bool, table: Callable[[Any], Any]) -> None:
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        _print_table(table(rows))
+
+
+def _print_table(table: Any) -> None:
+    from rich.console import Console
+
+    # A pipe has no width: lines keep their length, so that grep sees whole rows.
+    console = Console() if sys.stdout.isatty() else Console(width=400)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

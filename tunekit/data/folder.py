@@ -1,0 +1,190 @@
+"""A folder of class folders as a data set: which images it has, and reading them.
+
+    photos/cat/1.jpg               or   photos/train/cat/1.jpg
+    photos/dog/old/2.png                photos/test/cat/9.jpg
+
+Without `train/` and `test/`, a fixed part of each class is held out as test. Images may lie deeper
+in a class folder. Other files, and names that begin with a dot, are ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tunekit.data.pack import Content, Images, Labels, Part
+from tunekit.data.split import stratified_split
+from tunekit.errors import DataError
+
+TEST_FRACTION = 0.2
+HOLD_OUT_SEED = 20_250_101  # never changes: what was held out as test must stay unseen
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+_READ_AT_ONCE = 256  # images; an unreadable one is reported before the next lot begins
+_GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class FolderImages:
+    """The images of a folder, by part: paths, and the class number of each."""
+
+    root: Path
+    classes: tuple[str, ...]
+    train: tuple[Path, ...]
+    train_labels: Labels
+    test: tuple[Path, ...]
+    test_labels: Labels
+    checksum: str  # changes with any image's name, size or time of change
+
+    def key(self, side: int) -> str:
+        """A name for the pack, which no other folder or size has."""
+        readable = re.sub(r"[^A-Za-z0-9]+", "-", self.root.name).strip("-")[:40]
+        return f"{readable}-{side}px-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}"
+
+
+def scan_folder(folder: Path) -> FolderImages:
+    """List the images of a folder without opening them.
+
+    Raises:
+        DataError: if there are no two classes, a class has too few images, `train/` and `test/`
+            differ in their classes, or a link leads out of the folder.
+    """
+    root = folder.resolve()
+    if not ((root / "train").is_dir() and (root / "test").is_dir()):
+        by_class = _images_by_class(root, root)
+        _check_counts(by_class, root, 3, "to train, to validate and to test")
+        return _hold_out(root, by_class)
+    by_class, test_by_class = _images_by_class(root / "train", root), _images_by_class(root / "test", root)
+    differing = sorted(by_class.keys() ^ test_by_class.keys())
+    if differing:
+        raise DataError(f"{root}: train and test have different classes ({differing[0]!r} is in one only)")
+    _check_counts(by_class, root / "train", 2, "to train and to validate")
+    _check_counts(test_by_class, root / "test", 1, "to test")
+    train, train_labels = _flat(by_class)
+    test, test_labels = _flat(test_by_class)
+    checksum = _listing_checksum((*train, *test), root)
+    return FolderImages(root, tuple(by_class), train, train_labels, test, test_labels, checksum)
+
+
+def load_folder(images: FolderImages, side: int, progress: Progress | None = None) -> Content:
+    """The content of a pack: grey if all images are grey, else RGB; `side` x `side` pixels.
+
+    Images are turned as their EXIF says, laid on white where transparent, resized so that the
+    shorter side fits, and cropped in the centre. Pixels are read when the pack is written.
+
+    Raises:
+        DataError: if an image cannot be read or is too large; also while the pack is written.
+    """
+    files = (*images.train, *images.test)
+    grey = all(_each(_is_grey, files))
+    read = partial(_read, side=side, grey=grey)
+
+    def fill(out: Images, paths: Sequence[Path], done: int) -> None:
+        for place, pixels in enumerate(_each(read, paths)):
+            out[place] = pixels
+            if progress is not None:
+                progress(done + place + 1, len(files))
+
+    return Content(
+        name=images.root.name,
+        classes=images.classes,
+        shape=(side, side, 1 if grey else 3),
+        train=Part(images.train_labels, partial(fill, paths=images.train, done=0)),
+        test=Part(images.test_labels, partial(fill, paths=images.test, done=len(images.train))),
+        source=f"folder {images.root}",
+        source_checksum=images.checksum,
+    )
+
+
+def _hold_out(root: Path, by_class: dict[str, list[Path]]) -> FolderImages:
+    paths, labels = _flat(by_class)
+    train, test = stratified_split(labels, TEST_FRACTION, HOLD_OUT_SEED)
+    return FolderImages(
+        root=root,
+        classes=tuple(by_class),
+        train=tuple(paths[place] for place in train),
+        train_labels=labels[train],
+        test=tuple(paths[place] for place in test),
+        test_labels=labels[test],
+        checksum=_listing_checksum(paths, root),
+    )
+
+
+def _images_by_class(folder: Path, root: Path) -> dict[str, list[Path]]:
+    classes = [path for path in _entries(folder, root) if path.is_dir()]
+    if not classes:
+        raise DataError(f"{folder} has no class folders: put the images of each class in a folder of its own")
+    if len(classes) == 1:
+        raise DataError(f"{folder} has only one class folder ({classes[0].name!r}), but at least 2 are needed")
+    return {path.name: list(_images(path, root)) for path in classes}
+
+
+def _images(folder: Path, root: Path) -> Iterator[Path]:
+    for path in _entries(folder, root):
+        if path.is_dir():
+            yield from _images(path, root)
+        elif path.suffix.lower() in _SUFFIXES:
+            yield path
+
+
+def _entries(folder: Path, root: Path) -> list[Path]:
+    """What lies in a folder, sorted; hidden names left out."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {error.strerror}") from None
+    for path in paths:
+        if path.is_symlink():
+            _check_link(path, root)
+    return paths
+
+
+def _check_link(path: Path, root: Path) -> None:
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):  # a circle is a RuntimeError before Python 3.13
+        raise DataError(f"{path} is a link that leads nowhere") from None
+    if not target.is_relative_to(root):
+        raise DataError(f"{path} is a link that leads out of {root}")
+    if path.is_relative_to(target):
+        raise DataError(f"{path} is a link to a folder that it lies in")
+
+
+def _check_counts(by_class: dict[str, list[Path]], folder: Path, least: int, purpose: str) -> None:
+    for name, paths in by_class.items():
+        if len(paths) < least:
+            raise DataError(
+                f"class folder {folder / name} has {len(paths)} images (JPEG, PNG or WebP), "
+                f"but at least {least} are needed {purpose}"
+            )
+
+
+def _flat(by_class: dict[str, list[Path]]) -> tuple[tuple[Path, ...], Labels]:
+    paths = tuple(path for paths in by_class.values() for path in paths)
+    counts = [len(paths) for paths in by_class.values()]
+    return paths, np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+
+
+def _listing_checksum(paths: Sequence[Path], root: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(paths):
+        status = path.stat()
+        line = f"{path.relative_to(root).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        total.update(line.encode(errors="surrogateescape"))
+    return total.hexdigest()
+
+
+def _each[T](read: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T]:
+    pass

@@ -1,0 +1,189 @@
+"""What a person sees while a search runs: a live view in a terminal, lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tunekit.history import Event, History, Trial
+from tunekit.recipe import Value
+
+_ENDS = ("complete", "stop", "fail", "lose")
+_MOST_RUNNING_ROWS = 16
+
+
+class View(Protocol):
+    """Told of everything that happens in a search."""
+
+    def say(self, line: str) -> None:
+        """Show a line that stays."""
+
+    def begin(self, history: History, samples: int, epochs: int, rungs: tuple[int, ...]) -> None:
+        """Trials are about to run."""
+
+    def event(self, event: Event) -> None:
+        """One more event, already in the history. Must return at once."""
+
+    def end(self) -> None:
+        """No more events."""
+
+
+class QuietView:
+    """Shows nothing."""
+
+    def say(self, line: str) -> None: ...
+    def begin(self, history: History, samples: int, epochs: int, rungs: tuple[int, ...]) -> None: ...
+    def event(self, event: Event) -> None: ...
+    def end(self) -> None: ...
+
+
+class PlainView:
+    """A line for each trial that ends: for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def begin(self, history: History, samples: int, epochs: int, rungs: tuple[int, ...]) -> None:
+        self._history, self._samples = history, samples
+        self._started = time.monotonic()
+
+    def event(self, event: Event) -> None:
+        if event.kind not in _ENDS:
+            return
+        elapsed = duration(time.monotonic() - self._started)
+        trial = self._history.trials[event.trial]
+        ended = sum(_ended(other) for other in self._history.trials.values())
+        self.say(f"[{elapsed}] {ended}/{self._samples}  {end_line(trial)}  {best_line(self._history)}")
+
+    def end(self) -> None: ...
+
+
+class LiveView:
+    """A table that renews itself: best so far, running trials and their rungs, counts, time."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+
+    def say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def begin(self, history: History, samples: int, epochs: int, rungs: tuple[int, ...]) -> None:
+        self._history, self._samples, self._epochs, self._rungs = history, samples, epochs, rungs
+        self._done_before = sum(_ended(trial) for trial in history.trials.values())
+        self._started = time.monotonic()
+        self._live = Live(
+            console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True
+        )
+        self._live.start()
+
+    def event(self, event: Event) -> None:
+        """Nothing: the view draws the history four times a second."""
+
+    def end(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _render(self) -> RenderableType:
+        # The tuning loop changes the history while this thread draws it: draw a copy.
+        trials = list(self._history.trials.values())
+        ended = sum(_ended(trial) for trial in trials)
+        bar = ProgressBar(total=self._samples, completed=ended, width=40)
+        return Group(
+            Text(self._head(trials, ended), style="bold"),
+            bar,
+            Text(best_line(self._history) or "no result yet"),
+            self._running(trials),
+        )
+
+    def _head(self, trials: list[Trial], ended: int) -> str:
+        elapsed = time.monotonic() - self._started
+        counts = Counter(trial.status for trial in trials)
+        words = [f"{counts[status]} {status}" for status in ("running", "completed", "stopped", "failed", "lost")
+                 if counts[status] or status in ("running", "completed", "stopped")]
+        done_now = ended - self._done_before
+        left = f", about {duration(elapsed / done_now * (self._samples - ended))} left" if done_now else ""
+        return f"{ended}/{self._samples} trials: {', '.join(words)}  ({duration(elapsed)}{left})"
+
+    def _running(self, trials: list[Trial]) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("trial", "epoch", "next rung", "val accuracy", "recipe"):
+            table.add_column(name, justify="left" if name == "recipe" else "right", no_wrap=True)
+        running = [trial for trial in trials if trial.status == "running"]
+        for trial in running[:_MOST_RUNNING_ROWS]:
+            rung = next((rung for rung in self._rungs if rung > trial.epoch), self._epochs)
+            value = f"{trial.results[-1].value:.4f}" if trial.results else "-"
+            table.add_row(
+                f"{trial.id:02d}", f"{trial.epoch}/{self._epochs}", str(rung), value, params_text(trial.params)
+            )
+        if len(running) > _MOST_RUNNING_ROWS:
+            table.add_row("", "", "", "", f"and {len(running) - _MOST_RUNNING_ROWS} more")
+        return table
+
+
+def make_view(quiet: bool, console: Console | None = None) -> View:
+    """The view that suits where the output goes; progress goes to standard error."""
+    if quiet:
+        return QuietView()
+    console = console or Console(stderr=True)
+    return LiveView(console) if console.is_terminal else PlainView(console)
+
+
+def end_line(trial: Trial) -> str:
+    """How a trial ended, in words."""
+    best = f" at {trial.best.value:.4f}" if trial.best is not None else ""
+    how = {
+        "completed": f"completed{best}",
+        "stopped": f"stopped early at epoch {trial.rung}{best}",
+        "failed": f"failed: {trial.reason}",
+        "lost": f"lost: {trial.reason}",
+    }
+    return f"trial {trial.id:02d} {how.get(trial.status, trial.status)}"
+
+
+def best_line(history: History) -> str:
+    """The best so far, in words; empty before the first result."""
+    best = history.best()
+    if best is None or best.best is None:
+        return ""
+    return f"best {best.best.value:.4f} (trial {best.id:02d}, epoch {best.best.epoch})"
+
+
+def params_text(params: dict[str, Value] | object) -> str:
+    """Params on one line, most telling first: names without their group, numbers short."""
+    assert isinstance(params, dict)
+    first = [key for key in ("model.name", "optim.name", "optim.lr") if key in params]
+    words = [_short(key, params[key]) for key in [*first, *(key for key in params if key not in first)]]
+    return " ".join(words)
+
+
+def _short(key: str, value: Value) -> str:
+    leaf = key.rpartition(".")[2]
+    if isinstance(value, float):
+        return f"{leaf}={value:.2g}"
+    return str(value) if key in ("model.name", "optim.name") else f"{leaf}={value}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `42 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _ended(trial: Trial) -> bool:
+    return trial.status in ("completed", "stopped", "failed", "lost")

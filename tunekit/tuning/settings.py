@@ -1,0 +1,131 @@
+"""What a search was asked to do: read from the command line once, kept in `search.json` for ever."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tunekit.errors import SearchError
+from tunekit.paths import SearchPaths, atomic_write
+from tunekit.recipe import Value
+
+_PACKAGES = ("tunekit", "ray", "optuna", "mlflow", "torch", "torchvision", "timm", "numpy")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Everything that a resume must find again. Paths are absolute."""
+
+    name: str
+    dataset: str
+    space: str  # as the user named it
+    samples: int
+    epochs: int
+    seed: int
+    data_dir: str
+    tracking_uri: str
+    fixed: Mapping[str, Value] = field(default_factory=dict)  # of --set
+    sampler: str = "rung-tpe"
+    scheduler: str = "asha"
+    grace_period: int = 3
+    reduction_factor: int = 3
+    train_limit: int | None = None
+    val_fraction: float = 0.2
+    image_size: int | None = None
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None
+    keep_checkpoints: int = 3
+    # What tunekit adds when the search begins.
+    search_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: float = field(default_factory=time.time)  # seconds since 1970
+    command: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    git: Mapping[str, str] | None = None
+    data_digest: str = ""
+    train_images: int = 0
+    val_images: int = 0
+
+    def check(self) -> None:
+        """Check the numbers that no other room checks.
+
+        Raises:
+            SearchError: naming the option, its rule and what came.
+        """
+        for option, value, low in (
+            ("--samples", self.samples, 1),
+            ("--epochs", self.epochs, 1),
+            ("--seed", self.seed, 0),
+            ("--keep-checkpoints", self.keep_checkpoints, 1),
+        ):
+            if value < low:
+                raise SearchError(f"{option} must be at least {low}, but got {value}")
+        if not 0 < self.val_fraction < 1:
+            raise SearchError(f"--val-fraction must be between 0 and 1, but got {self.val_fraction}")
+        for option, share in (("--cpus-per-trial", self.cpus_per_trial), ("--gpus-per-trial", self.gpus_per_trial)):
+            if share is not None and share < 0:
+                raise SearchError(f"{option} must not be negative, but got {share:g}")
+
+    def save(self, paths: SearchPaths) -> None:
+        """Write `search.json`."""
+        with atomic_write(paths.settings) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, paths: SearchPaths) -> SearchSettings:
+        """Read `search.json`.
+
+        Raises:
+            SearchError: if it is damaged or of another version of tunekit.
+        """
+        try:
+            return cls(**json.loads(paths.settings.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise SearchError(f"{paths.settings}: not the settings of a search ({error})") from None
+
+    def trial_seed(self, trial_id: int) -> int:
+        """The seed of one trial's weights, order and augmentation."""
+        return self.seed * 100_000 + trial_id
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of tunekit and of what it stands on; packages that are not installed are left out."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(folder: Path) -> dict[str, str] | None:
+    """Commit and cleanness of the repository that holds `folder`; None if there is none."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "state": "changed" if changed else "clean"}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", os.fspath(folder), *arguments], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def settings_dict(settings: SearchSettings) -> dict[str, Any]:
+    """The settings as plain values, for records."""
+    return dataclasses.asdict(settings)

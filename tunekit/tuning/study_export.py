@@ -1,0 +1,41 @@
+"""The history as an Optuna study, for people who know optuna-dashboard."""
+
+from __future__ import annotations
+
+import optuna
+from optuna.trial import TrialState, create_trial
+
+from tunekit.history import History
+from tunekit.paths import SearchPaths, atomic_write
+from tunekit.space import SearchSpace
+from tunekit.tuning.samplers import distribution
+
+_STATES = {
+    "completed": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "paused": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    "lost": TrialState.FAIL,
+}
+
+
+def export_study(history: History, space: SearchSpace, paths: SearchPaths) -> None:
+    """Write every trial that has ended to a study called like the search; replaces an older export."""
+    trials = [
+        create_trial(
+            state=_STATES[trial.status],
+            value=trial.results[-1].value if trial.status == "completed" else None,
+            params=dict(trial.params),
+            distributions={name: distribution(space.parameters[name]) for name in trial.params},
+            intermediate_values={result.epoch: result.value for result in trial.results},
+            user_attrs={"trial": trial.id, "reason": trial.reason or ""},
+        )
+        for trial in history.trials.values()
+        if trial.status in _STATES
+    ]
+    with atomic_write(paths.study) as temporary:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{temporary}")
+        study = optuna.create_study(study_name=paths.name, storage=storage, direction="maximize")
+        study.add_trials(trials)
+        storage.remove_session()
+        storage.engine.dispose()

@@ -1,0 +1,35 @@
+"""The trial as Ray Tune sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune import Trainable
+
+from tunekit.tuning.assignment import Assignment, TrialRun, release_memory
+
+
+class RecipeTrainable(Trainable):
+    """One `TrialRun` at a time, one epoch a step; a reused process holds nothing of the trial before.
+
+    The run is built in the first step and not in `setup` or `reset_config`: there Ray would count an
+    error as the failure of a whole actor, and after a reset not even retry it.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._assignment = Assignment(**config)
+        self._run: TrialRun | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._run = None
+        release_memory()
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if self._run is None:
+            self._run = TrialRun(self._assignment)
+        return self._run.step()
+
+    def cleanup(self) -> None:
+        self._run = None
