@@ -43,6 +43,7 @@ def test_what_is_read_back_is_what_was_written(tmp_path: Path) -> None:
 def test_each_event_is_on_disk_before_append_returns(tmp_path: Path) -> None:
     history = filled(tmp_path / "history.jsonl")
     assert len(History.read(tmp_path / "history.jsonl").events) == len(history.events)
+    history.close()
 
 
 def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path) -> None:

@@ -121,7 +121,10 @@ def test_a_broken_rule_is_named_with_file_and_key(tables: dict[str, Any], messag
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"optim.lrr": {"low": 0.1, "high": 1.0}}, "unknown recipe key 'optim.lrr' (did you mean 'optim.lr'?)"),
+        (
+            {"optim.lrr": {"low": 0.1, "high": 1.0}},
+            "unknown recipe key 'optim.lrr' (did you mean 'optim.lr'?)",
+        ),
         ({"optim.lr": {"low": 0.1, "high": 100.0}}, "optim.lr must be 1e-07 to 10, but got 100"),
         ({"optim.name": {"choices": ["sgd", "adan"]}}, "but got 'adan' (did you mean 'adam'?)"),
         ({"epochs": {"low": 1, "high": 9}}, "use --epochs"),
@@ -142,7 +145,7 @@ def test_files_that_are_no_toml_get_one_line(tmp_path: Path) -> None:
     broken.write_bytes(b"\xff\xfe")
     with pytest.raises(SpaceError, match="is not UTF-8"):
         load_space(broken)
-    with pytest.raises(SpaceError, match="no search space called 'resnt'.*did you mean 'resnet'"):
+    with pytest.raises(SpaceError, match=r"no search space called 'resnt'.*did you mean 'resnet'"):
         find_space("resnt")
 
 

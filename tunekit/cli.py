@@ -34,7 +34,7 @@ class _Group(click.Group):
             raise click.ClickException(" ".join(str(error).split())) from None
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType[float]):
     """`90`, `90s`, `30m`, `2h`, `1h30m`: seconds."""
 
     name = "duration"
@@ -68,7 +68,6 @@ _results_option = click.option(
     default=Path("results"),
     envvar="TUNEKIT_RESULTS_DIR",
     show_envvar=True,
-    show_default=True,
     help="Where searches lie.",
 )
 _data_option = click.option(
@@ -78,6 +77,12 @@ _data_option = click.option(
     show_envvar=True,
     help="Where data sets lie or are downloaded to.  [default: the user's cache folder]",
 )
+_tracking_option = click.option(
+    "--tracking-uri",
+    envvar="MLFLOW_TRACKING_URI",
+    show_envvar=True,
+    help="MLflow server.  [default: SQLite in the results folder]",
+)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _quiet_option = click.option("--quiet", "-q", is_flag=True, help="No plan and no progress, only the result.")
 _budget_option = click.option(
@@ -86,7 +91,10 @@ _budget_option = click.option(
 _name_argument = click.argument("name", required=False)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
+)
 @click.version_option(__version__, prog_name="tunekit")
 def main() -> None:
     """Find the best training recipe for your images.
@@ -101,22 +109,41 @@ def main() -> None:
 @main.command()
 @click.argument("dataset")
 @click.option("--space", required=True, help="A search space by name ('tunekit spaces') or a .toml file.")
-@click.option("--samples", type=int, default=32, show_default=True, help="Trials to run.")
-@click.option("--epochs", type=int, default=27, show_default=True, help="Epochs of a full training.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Fix a recipe key for this search.")
+@click.option("--samples", type=int, default=32, help="Trials to run.")
+@click.option("--epochs", type=int, default=27, help="Epochs of a full training.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Fix a recipe key for this search."
+)
 @click.option("--name", help="Name of the search.  [default: dataset, space and time]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of every random draw.")
-@click.option("--sampler", type=click.Choice(_SAMPLERS), default=_SAMPLERS[0], show_default=True, help="Proposes recipes.")
-@click.option("--scheduler", type=click.Choice(_SCHEDULERS), default=_SCHEDULERS[0], show_default=True, help="Stops trials early.")
-@click.option("--grace-period", type=int, default=3, show_default=True, help="First rung, in epochs.")
-@click.option("--reduction-factor", type=int, default=3, show_default=True, help="One trial in so many goes on at a rung.")
+@click.option("--seed", type=int, default=0, help="Of every random draw.")
+@click.option(
+    "--sampler",
+    type=click.Choice(_SAMPLERS),
+    default=_SAMPLERS[0],
+    help="Proposes recipes.",
+)
+@click.option(
+    "--scheduler",
+    type=click.Choice(_SCHEDULERS),
+    default=_SCHEDULERS[0],
+    help="Stops trials early.",
+)
+@click.option("--grace-period", type=int, default=3, help="First rung, in epochs.")
+@click.option(
+    "--reduction-factor",
+    type=int,
+    default=3,
+    help="One trial in so many goes on at a rung.",
+)
 @click.option("--train-limit", type=int, help="Use a stratified part of so many training images.")
-@click.option("--val-fraction", type=float, default=0.2, show_default=True, help="Share of them that validates.")
-@click.option("--image-size", type=int, help="Side in pixels to which a folder's images are resized.  [default: 64]")
+@click.option("--val-fraction", type=float, default=0.2, help="Share of them that validates.")
+@click.option(
+    "--image-size", type=int, help="Side in pixels to which a folder's images are resized.  [default: 64]"
+)
 @click.option("--cpus-per-trial", type=float, help="[default: 1; with GPUs an even share]")
 @click.option("--gpus-per-trial", type=float, help="A fraction shares a GPU.  [default: 1 if there are GPUs]")
-@click.option("--keep-checkpoints", type=int, default=3, show_default=True, help="Best trials whose weights are kept.")
-@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", show_envvar=True, help="MLflow server.  [default: SQLite in the results folder]")
+@click.option("--keep-checkpoints", type=int, default=3, help="Best trials whose weights are kept.")
+@_tracking_option
 @_budget_option
 @_results_option
 @_data_option
@@ -154,7 +181,7 @@ def search(
         space=_absolute_if_folder(space),
         data_dir=str(_data_dir(data_dir)),
         tracking_uri=resolve_uri(results_dir, tracking_uri),
-        fixed=dict(parse_assignment(text) for text in assignments),  # type: ignore[arg-type]
+        fixed=dict(parse_assignment(text) for text in assignments),
         **options,
     )
     view = make_view(quiet)
@@ -266,7 +293,9 @@ def datasets(ctx: click.Context, data_dir: Path | None, as_json: bool) -> None:
 
 @datasets.command()
 @click.argument("dataset")
-@click.option("--image-size", type=int, help="Side in pixels to which a folder's images are resized.  [default: 64]")
+@click.option(
+    "--image-size", type=int, help="Side in pixels to which a folder's images are resized.  [default: 64]"
+)
 @_data_option
 def prepare(dataset: str, image_size: int | None, data_dir: Path | None) -> None:
     """Download (if need be), check and pack DATASET, so that a search can begin at once.
@@ -356,9 +385,9 @@ def recipe(as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Other addresses let others in.")
-@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", show_envvar=True, help="MLflow server to review instead.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000)
+@click.option("--host", default="127.0.0.1", help="Other addresses let others in.")
+@_tracking_option
 @_results_option
 def ui(port: int, host: str, tracking_uri: str | None, results_dir: Path) -> None:
     """Open the MLflow UI on what was recorded; Ctrl-C ends it.
@@ -383,7 +412,9 @@ def _run(paths: Any, view: Any, time_budget: float | None) -> None:
     click.echo(f"\nSearch {paths.name} {how} after {duration(outcome.seconds)}.")
     where = _results_flag(paths.folder.parent)
     if outcome.untracked_events:
-        click.echo(f"{outcome.untracked_events} events are not in MLflow yet: 'tunekit resume' delivers them.")
+        click.echo(
+            f"{outcome.untracked_events} events are not in MLflow yet: 'tunekit resume' delivers them."
+        )
     if not outcome.finished:
         click.echo(f"Go on with:  tunekit resume {paths.name}{where}")
         sys.exit(130)

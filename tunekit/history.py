@@ -169,9 +169,7 @@ class History:
         trial = self.trials[event.trial]
         if event.kind == "result":
             assert event.epoch is not None and event.value is not None
-            trial.results.append(
-                Result(event.epoch, event.value, event.time, dict(event.metrics or {}))
-            )
+            trial.results.append(Result(event.epoch, event.value, event.time, dict(event.metrics or {})))
             return
         trial.status = _STATUS_AFTER[event.kind]
         trial.reason = event.reason
@@ -210,6 +208,6 @@ def _event(fields: Any) -> Event:
 def _open_for_append(path: Path) -> IO[str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _, length = _read_events(path)
-    file = open(path, "a", encoding="utf-8")
+    file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by `History.close`
     file.truncate(length)
     return file

@@ -100,9 +100,7 @@ class OptimRecipe:
     lr: float = _key(0.1, "peak learning rate", low=1e-7, high=10.0)
     momentum: float = _key(0.9, "momentum, for sgd; 0 is plain SGD", low=0.0, high=0.999)
     nesterov: bool = _key(False, "Nesterov momentum, for sgd with momentum above 0")
-    weight_decay: float = _key(
-        5e-4, "L2 penalty (sgd, adam) or decoupled decay (adamw)", low=0.0, high=1.0
-    )
+    weight_decay: float = _key(5e-4, "L2 penalty (sgd, adam) or decoupled decay (adamw)", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
@@ -120,9 +118,7 @@ class AugmentRecipe:
     """`augment.*`: random changes to training images, drawn for each image."""
 
     policy: str = _key("none", "augmentations, in this order", choices=AUGMENTATIONS, joined=True)
-    shift: float = _key(
-        0.125, "largest shift of shift_crop", unit="fraction of the side", low=0.0, high=0.5
-    )
+    shift: float = _key(0.125, "largest shift of shift_crop", unit="fraction of the side", low=0.0, high=0.5)
     cutout: float = _key(
         0.25, "side of the square that cutout blanks", unit="fraction of the side", low=0.0, high=1.0
     )
@@ -132,9 +128,7 @@ class AugmentRecipe:
 class LossRecipe:
     """`loss.*`: cross-entropy and its smoothing."""
 
-    label_smoothing: float = _key(
-        0.0, "share of the target spread over all classes", low=0.0, high=0.9
-    )
+    label_smoothing: float = _key(0.0, "share of the target spread over all classes", low=0.0, high=0.9)
 
 
 @dataclass(frozen=True)

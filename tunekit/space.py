@@ -1,15 +1,15 @@
 """Search spaces: which recipe keys vary, and how. Data (TOML), never code.
 
-    [fixed]                                   # keys that differ from the recipe's default but do not vary
-    "schedule.name" = "cosine"
+[fixed]                                   # keys that differ from the recipe's default but do not vary
+"schedule.name" = "cosine"
 
-    [space]                                   # one line a key, in Optuna's words
-    "optim.lr"       = { low = 1e-4, high = 1.0, log = true }
-    "optim.momentum" = { low = 0.0, high = 0.99, when = { "optim.name" = ["sgd"] } }
-    "model.bn_placement" = { choices = ["before_act", "after_act", "none"], role = "scientific" }
+[space]                                   # one line a key, in Optuna's words
+"optim.lr"       = { low = 1e-4, high = 1.0, log = true }
+"optim.momentum" = { low = 0.0, high = 0.99, when = { "optim.name" = ["sgd"] } }
+"model.bn_placement" = { choices = ["before_act", "after_act", "none"], role = "scientific" }
 
-    [[baseline]]                              # known recipes with a reported result
-    name = "..."
+[[baseline]]                              # known recipes with a reported result
+name = "..."
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ class Proposer(Protocol):
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = ..., log: bool = ...
     ) -> float: ...
-    def suggest_int(
-        self, name: str, low: int, high: int, *, step: int = ..., log: bool = ...
-    ) -> int: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = ..., log: bool = ...) -> int: ...
     def suggest_categorical(self, name: str, choices: Any) -> Any: ...
 
 
@@ -74,9 +72,7 @@ class Parameter:
             return trial.suggest_int(
                 self.name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log
             )
-        return trial.suggest_float(
-            self.name, float(self.low), float(self.high), step=self.step, log=self.log
-        )
+        return trial.suggest_float(self.name, float(self.low), float(self.high), step=self.step, log=self.log)
 
     def text(self) -> str:
         """The range in words: `0.0001 to 1 (log)`, `sgd | adam`."""
@@ -198,11 +194,14 @@ class _Reader:
         if not isinstance(table, Mapping):
             raise self.error(name, f"must be a table, but got {table!r}")
         for key, value in table.items():
-            if name == "space" and isinstance(value, Mapping) and not set(value) & _PARAMETER_FIELDS and value:
+            if (
+                name == "space"
+                and isinstance(value, Mapping)
+                and not set(value) & _PARAMETER_FIELDS
+                and value
+            ):
                 inner = next(iter(value))
-                raise self.error(
-                    key, f"dotted keys need quotes: write \"{key}.{inner}\" = {{ ... }}"
-                )
+                raise self.error(key, f'dotted keys need quotes: write "{key}.{inner}" = {{ ... }}')
         return table
 
     def parameter(self, name: str, spec: Any) -> Parameter:
@@ -259,7 +258,7 @@ class _Reader:
 
     def conditions(self, name: str, when: Any) -> dict[str, tuple[Value, ...]]:
         if not isinstance(when, Mapping):
-            raise self.error(name, f"when must be {{ \"key\" = [values] }}, but got {when!r}")
+            raise self.error(name, f'when must be {{ "key" = [values] }}, but got {when!r}')
         for key, allowed in when.items():
             if not isinstance(allowed, list | tuple) or not allowed:
                 raise self.error(name, f"when {key!r} needs a list of values, but got {allowed!r}")
@@ -271,12 +270,10 @@ class _Reader:
         key = f"baseline {spec['name']}"
         self.check_names(spec, _BASELINE_FIELDS, "field", key)
         if not isinstance(spec.get("recipe"), Mapping):
-            raise self.error(key, "needs recipe = { \"key\" = value, ... }")
+            raise self.error(key, 'needs recipe = { "key" = value, ... }')
         return Baseline(**spec)
 
-    def order(
-        self, parameters: dict[str, Parameter], fixed: Mapping[str, Any]
-    ) -> dict[str, Parameter]:
+    def order(self, parameters: dict[str, Parameter], fixed: Mapping[str, Any]) -> dict[str, Parameter]:
         """Parameters such that each comes after those its conditions name."""
         for parameter in parameters.values():
             for key, allowed in parameter.when.items():
@@ -326,7 +323,7 @@ def load_space(path: Path) -> SearchSpace:
     return SearchSpace.from_dict(tables, str(path)).check_recipe_keys()
 
 
-def parse_assignment(text: str) -> tuple[str, object]:
+def parse_assignment(text: str) -> tuple[str, Value]:
     """Split `key=value` of `--set`; the value is read as TOML, else as a plain string.
 
     Raises:

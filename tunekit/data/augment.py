@@ -39,12 +39,14 @@ def build_augment(recipe: AugmentRecipe, side: int) -> Augment:
     shift, size = round(recipe.shift * side), round(recipe.cutout * side)
     _check_shift(shift, side)
     raw: list[Change] = []
+    normalised: list[Change] = []
     if "flip" in names:
         raw.append(flip)
     if "shift_crop" in names:
         raw.append(lambda images, generator: shift_crop(images, shift, generator))
-    blank: Change = lambda images, generator: cutout(images, size, generator)  # noqa: E731
-    return Augment(tuple(raw), (blank,) if "cutout" in names else ())
+    if "cutout" in names:
+        normalised.append(lambda images, generator: cutout(images, size, generator))
+    return Augment(tuple(raw), tuple(normalised))
 
 
 def flip(images: Tensor, generator: Generator) -> Tensor:
@@ -81,13 +83,11 @@ def shift_crop(images: Tensor, shift: int, generator: Generator) -> Tensor:
     _check_shift(shift, min(height, width))
     if shift == 0:
         return images
-    down, right = torch.randint(
-        -shift, shift + 1, (2, n, 1), generator=generator, device=images.device
-    ).unbind()
+    dy, dx = torch.randint(-shift, shift + 1, (2, n, 1), generator=generator, device=images.device).unbind()
     flat = images.permute(0, 2, 3, 1).reshape(n * height, width * channels)
     first = height * torch.arange(n, device=images.device)[:, None]
-    rows = flat.index_select(0, (first + _reflected(down, height)).flatten())
-    columns = _reflected(right, width)[:, :, None] * channels
+    rows = flat.index_select(0, (first + _reflected(dy, height)).flatten())
+    columns = _reflected(dx, width)[:, :, None] * channels
     values = (columns + torch.arange(channels, device=images.device)).reshape(n, 1, width * channels)
     moved = rows.view(n, height, width * channels).gather(2, values.expand(-1, height, -1))
     return moved.view(n, height, width, channels).permute(0, 3, 1, 2)

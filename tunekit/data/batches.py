@@ -70,7 +70,7 @@ class Batches:
         return max(1, self._images // self._batch_size) if self._batch_size else 1
 
     def __len__(self) -> int:
-        """The images of an epoch, fewer than all if the last batch is incomplete; all without a batch size."""
+        """The images of an epoch (an incomplete last batch is left out); without a batch size, all."""
         if self._batch_size is None:
             return self._images
         return min(self._images, self.steps * self._batch_size)
@@ -82,7 +82,7 @@ class Batches:
         order = torch.randperm(self._images, generator=shuffling)
         augmenting = Generator(self._device)
         augmenting.manual_seed(int(torch.randint(2**62, (1,), generator=shuffling)))
-        for places in order[: len(self)].to(self._rows.device).split(self._batch_size):
+        for places in torch.split(order[: len(self)].to(self._rows.device), self._batch_size):
             images, labels = self._gather(places)
             for change in self._augment.raw:
                 images = change(images, augmenting)
@@ -93,7 +93,10 @@ class Batches:
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All images once, in the order of `indices`, not augmented, in large batches."""
-        for places in torch.arange(self._images, device=self._rows.device).split(self._evaluated):
+        assert self._batch_size is None, (
+            "evaluation takes batches with batch_size=None: len() is then all images"
+        )
+        for places in torch.split(torch.arange(self._images, device=self._rows.device), self._evaluated):
             images, labels = self._gather(places)
             yield self._normalise(images), labels
 

@@ -118,12 +118,14 @@ def _published_md5(loader: Any) -> dict[str, str]:
     if hasattr(loader, "resources"):
         return {f"{loader.__name__}/raw/{name}": md5 for name, md5 in loader.resources}
     meta = (loader.meta["filename"], loader.meta["md5"])
-    batches = {f"{loader.base_folder}/{name}": md5 for name, md5 in (*loader.train_list, *loader.test_list, meta)}
+    batches = {
+        f"{loader.base_folder}/{name}": md5 for name, md5 in (*loader.train_list, *loader.test_list, meta)
+    }
     return {loader.filename: loader.tgz_md5, **batches}
 
 
 def _fetch(name: str, download: Download, loader: Any, data_dir: Path) -> None:
-    """Let torchvision download, check and unpack. A download that breaks off leaves nothing behind."""
+    """Let torchvision download, check and unpack. A download that breaks off leaves no half file behind."""
     absent = [data_dir / archive for archive in download.archives if not (data_dir / archive).exists()]
     try:
         with _impatient_sockets():

@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tunekit.data.pack import Content, Images, Labels, Part
 from tunekit.data.split import stratified_split
@@ -30,10 +31,12 @@ TEST_FRACTION = 0.2
 HOLD_OUT_SEED = 20_250_101  # never changes: what was held out as test must stay unseen
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-_READ_AT_ONCE = 256  # images; an unreadable one is reported before the next lot begins
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # the last two: misnamed files are common
+_READ_AT_ONCE = 128  # images; an unreadable one is reported before the next lot begins
 _GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def scan_folder(folder: Path) -> FolderImages:
             differ in their classes, or a link leads out of the folder.
     """
     root = folder.resolve()
-    if not ((root / "train").is_dir() and (root / "test").is_dir()):
+    if not {"train", "test"} <= {path.name for path in _entries(root, root) if path.is_dir()}:
         by_class = _images_by_class(root, root)
         _check_counts(by_class, root, 3, "to train, to validate and to test")
         return _hold_out(root, by_class)
@@ -127,7 +130,9 @@ def _images_by_class(folder: Path, root: Path) -> dict[str, list[Path]]:
     if not classes:
         raise DataError(f"{folder} has no class folders: put the images of each class in a folder of its own")
     if len(classes) == 1:
-        raise DataError(f"{folder} has only one class folder ({classes[0].name!r}), but at least 2 are needed")
+        raise DataError(
+            f"{folder} has only one class folder ({classes[0].name!r}), but at least 2 are needed"
+        )
     return {path.name: list(_images(path, root)) for path in classes}
 
 
@@ -186,5 +191,57 @@ def _listing_checksum(paths: Sequence[Path], root: Path) -> str:
     return total.hexdigest()
 
 
-def _each[T](read: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T]:
-    pass
+def _each(read: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T]:
+    """`read` of each path, in order, in threads (Pillow decodes outside Python's lock)."""
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), _READ_AT_ONCE):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # odd metadata
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                lot = list(pool.map(read, paths[start : start + _READ_AT_ONCE]))
+            yield from lot
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(
+            f"image {path} is too large: it has more than {Image.MAX_IMAGE_PIXELS:,} pixels"
+        ) from None
+    except UnidentifiedImageError:
+        raise DataError(f"cannot read image {path}: it is not a JPEG, PNG or WebP image") from None
+    except Exception as error:  # on damaged files Pillow's decoders raise almost anything
+        raise DataError(f"cannot read image {path}: {error}") from None
+
+
+def _is_grey(path: Path) -> bool:
+    with _opened(path) as image:
+        return image.mode in _GREY_MODES
+
+
+def _read(path: Path, side: int, grey: bool) -> Images:
+    """(side, side, 1 or 3) uint8."""
+    with _opened(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        opaque = _on_white(_eight_bits(upright)).convert("L" if grey else "RGB")
+        fitted = ImageOps.fit(opaque, (side, side), Image.Resampling.BILINEAR)
+        return np.asarray(fitted).reshape(side, side, -1)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey to 8 bits by scaling; Pillow's own conversion clips at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.int64)
+    return Image.fromarray(((values + 128) // 257).clip(0, 255).astype(np.uint8))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image.convert("RGBA"))
+    return white

@@ -1,10 +1,10 @@
 """Packed data sets: uint8 arrays on disk, memory-mapped, so that all trials of a node share their pages.
 
-    <folder>/pack.json           what is packed, and the size and SHA-256 of each array file
-    <folder>/train_images.npy    (N, H, W, C) uint8
-    <folder>/train_labels.npy    (N,) int64
-    <folder>/test_images.npy     as above; not read by anything but `open_test`
-    <folder>/test_labels.npy
+<folder>/pack.json           what is packed, and the size and SHA-256 of each array file
+<folder>/train_images.npy    (N, H, W, C) uint8
+<folder>/train_labels.npy    (N,) int64
+<folder>/test_images.npy     as above; not read by anything but `open_test`
+<folder>/test_labels.npy
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def _write(folder: Path, content: Content) -> Pack:
 def _fill(folder: Path, content: Content) -> None:
     for (images_name, labels_name), part in ((_TRAIN, content.train), (_TEST, content.test)):
         shape = (len(part.labels), *content.shape)
-        images = np.lib.format.open_memmap(folder / images_name, mode="w+", dtype=np.uint8, shape=shape)  # type: ignore[no-untyped-call]
+        images = np.lib.format.open_memmap(folder / images_name, mode="w+", dtype=np.uint8, shape=shape)
         part.fill(images)
         images.flush()
         np.save(folder / labels_name, part.labels.astype(np.int64))

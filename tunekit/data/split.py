@@ -46,7 +46,7 @@ class Split:
             DataError: if the file is absent or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as saved:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
                 limit = int(saved["limit"])
                 return cls(
                     train=saved["train"],
@@ -132,7 +132,7 @@ def _class_counts(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray
 def _shares(counts: NDArray[np.intp], n: int) -> NDArray[np.int64]:
     """`n` divided in the proportions of `counts` by largest remainder, no share below 2."""
     quotas = n * counts / counts.sum()
-    shares = np.maximum(np.floor(quotas).astype(np.int64), 2)
+    shares: Indices = np.maximum(np.floor(quotas).astype(np.int64), 2)
     while shares.sum() < n:
         shares[np.argmax(quotas - shares)] += 1
     while shares.sum() > n:  # the minimum of 2 took from the large classes

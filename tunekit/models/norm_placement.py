@@ -1,11 +1,11 @@
 """Where batch norm stands: one mechanism for every family whose modules are called `bnK` and `actK`.
 
-    before_act   conv -> norm -> act      as published
-    after_act    conv -> act -> norm      the norm that precedes an addition moves behind the
-                                          activation that follows the addition
-    none         conv with bias -> act    the last convolution of each residual branch starts at
-                                          zero, so that the network begins as the identity
-                                          (Zhang et al. 2019, Fixup, arXiv:1901.09321, section 3)
+before_act   conv -> norm -> act      as published
+after_act    conv -> act -> norm      the norm that precedes an addition moves behind the
+                                      activation that follows the addition
+none         conv with bias -> act    the last convolution of each residual branch starts at
+                                      zero, so that the network begins as the identity
+                                      (Zhang et al. 2019, Fixup, arXiv:1901.09321, section 3)
 """
 
 from __future__ import annotations

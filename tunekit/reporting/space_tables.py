@@ -19,8 +19,12 @@ def space_rows() -> list[Row]:
     """One row a shipped space."""
     loaded = {name: load_space(path) for name, path in shipped_spaces().items()}
     return [
-        {"space": name, "keys": len(space.parameters), "baselines": len(space.baselines),
-         "description": space.description}
+        {
+            "space": name,
+            "keys": len(space.parameters),
+            "baselines": len(space.baselines),
+            "description": space.description,
+        }
         for name, space in loaded.items()
     ]
 
@@ -44,8 +48,13 @@ def parameter_table(rows: list[Row]) -> Table:
 def baseline_table(baselines: Sequence[Baseline]) -> Table:
     """Known recipes and what their sources report, for a terminal."""
     rows = [
-        {"baseline": b.name, "dataset": b.dataset, "epochs": b.epochs or "-",
-         "reported accuracy %": b.reported_accuracy if b.reported_accuracy is not None else "-", "source": b.source}
+        {
+            "baseline": b.name,
+            "dataset": b.dataset,
+            "epochs": b.epochs or "-",
+            "reported accuracy %": b.reported_accuracy if b.reported_accuracy is not None else "-",
+            "source": b.source,
+        }
         for b in baselines
     ]
     return _table(rows, "baseline", "dataset", "reported accuracy %", "epochs", "source")
@@ -64,7 +73,13 @@ def space_dict(space: SearchSpace) -> Row:
 def recipe_key_rows() -> list[Row]:
     """One row a recipe key."""
     return [
-        {"key": key.name, "default": key.default, "rule": key.rule.text(), "unit": key.rule.unit, "meaning": key.rule.doc}
+        {
+            "key": key.name,
+            "default": key.default,
+            "rule": key.rule.text(),
+            "unit": key.rule.unit,
+            "meaning": key.rule.doc,
+        }
         for key in RECIPE_KEYS.values()
     ]
 

@@ -34,7 +34,7 @@ def build_training(
     train = Batches(
         images, labels, split.train, pack.mean, pack.std, recipe.batch_size, device, augment=augment
     )
-    validation = Batches(images, labels, split.validation, pack.mean, pack.std, recipe.batch_size, device)
+    validation = Batches(images, labels, split.validation, pack.mean, pack.std, None, device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed ^ _WEIGHTS_STREAM)
         model = build_model(recipe.model, pack.shape, len(pack.classes))

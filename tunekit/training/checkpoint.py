@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,6 @@ def save_best(path: Path, model: nn.Module, description: dict[str, Any]) -> None
     metadata = {name: json.dumps(value) for name, value in description.items()}
     with atomic_write(path) as temporary:
         save_file(weights, temporary, metadata)
-        os.chmod(temporary, 0o644)
 
 
 def load_best(path: Path) -> BestWeights:

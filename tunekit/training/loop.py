@@ -140,7 +140,7 @@ class Training:
                 )
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            self._last_lr = self._schedule.get_last_lr()[0]
+            self._last_lr = float(self._schedule.get_last_lr()[0])
             self._optimizer.step()
             self._schedule.step()
             totals += _totals(loss.detach() * len(labels), logits, labels)

@@ -85,7 +85,7 @@ _METRICS = (
 
 
 class _NotSaved:
-    """Ray pickles searchers and schedulers into its snapshots. The history is our memory: nothing goes there."""
+    """Ray pickles searchers and schedulers into its snapshots; ours is the history: nothing goes there."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

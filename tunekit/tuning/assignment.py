@@ -95,5 +95,5 @@ def best_result(training: Training) -> EpochResult:
 def release_memory() -> None:
     """Give back what the last trial of this process held, on the GPU too."""
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()

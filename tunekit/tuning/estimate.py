@@ -42,7 +42,8 @@ def seconds_per_image(
     height, width, channels = image_shape
     recipe = dataclasses.replace(ModelRecipe(), name=model)
     network = build_model(recipe, image_shape, classes).to(
-        device=device, memory_format=torch.channels_last  # type: ignore[call-overload]
+        device=device,
+        memory_format=torch.channels_last,  # type: ignore[call-overload]
     )
     images = torch.rand(_BATCH, channels, height, width, device=device)
     images = images.contiguous(memory_format=torch.channels_last)

@@ -194,9 +194,7 @@ class SearchPolicy:
         return seen + failed
 
     def _pending(self, rung: int) -> list[Mapping[str, Value]]:
-        return [
-            trial.params for trial in self._trials() if trial.unfinished and trial.value_at(rung) is None
-        ]
+        return [trial.params for trial in self._trials() if trial.unfinished and trial.value_at(rung) is None]
 
 
 def _check(name: str, value: int, low: int) -> None:

@@ -110,8 +110,11 @@ class LiveView:
     def _head(self, trials: list[Trial], ended: int) -> str:
         elapsed = time.monotonic() - self._started
         counts = Counter(trial.status for trial in trials)
-        words = [f"{counts[status]} {status}" for status in ("running", "completed", "stopped", "failed", "lost")
-                 if counts[status] or status in ("running", "completed", "stopped")]
+        words = [
+            f"{counts[status]} {status}"
+            for status in ("running", "completed", "stopped", "failed", "lost")
+            if counts[status] or status in ("running", "completed", "stopped")
+        ]
         done_now = ended - self._done_before
         left = f", about {duration(elapsed / done_now * (self._samples - ended))} left" if done_now else ""
         return f"{ended}/{self._samples} trials: {', '.join(words)}  ({duration(elapsed)}{left})"
@@ -125,7 +128,11 @@ class LiveView:
             rung = next((rung for rung in self._rungs if rung > trial.epoch), self._epochs)
             value = f"{trial.results[-1].value:.4f}" if trial.results else "-"
             table.add_row(
-                f"{trial.id:02d}", f"{trial.epoch}/{self._epochs}", str(rung), value, params_text(trial.params)
+                f"{trial.id:02d}",
+                f"{trial.epoch}/{self._epochs}",
+                str(rung),
+                value,
+                params_text(trial.params),
             )
         if len(running) > _MOST_RUNNING_ROWS:
             table.add_row("", "", "", "", f"and {len(running) - _MOST_RUNNING_ROWS} more")

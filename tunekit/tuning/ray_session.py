@@ -9,22 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunekit.errors import ResourceError
-
-# Ray reads these when it is imported or started; each one is explained where it is needed.
-_ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # Ray's own progress tables
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files that nobody reads
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # snapshots; the history is the memory
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths keep their meaning
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # no copy of the working folder under `uv run`
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "token",  # other users of the machine cannot reach this Ray
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -47,15 +33,8 @@ def ray_session(log_file: Path, cpus: int | None = None, gpus: int | None = None
         cpus, gpus: what Ray may hand out; None for what the machine has. GPUs that do not exist are
             logical ones, with which scheduling can be tested.
     """
-    os.environ.update(_ENVIRONMENT)
     import ray
 
-    handler = logging.FileHandler(log_file)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    loggers = [logging.getLogger(name) for name in ("ray", "tunekit")]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.propagate = False
     ray.init(
         address="local",  # never join a Ray that happens to run here
         num_cpus=cpus,
@@ -64,25 +43,32 @@ def ray_session(log_file: Path, cpus: int | None = None, gpus: int | None = None
         log_to_driver=False,
         configure_logging=False,
     )
-    _protect_token()
     previous = signal.getsignal(signal.SIGTERM)
     try:
         # Tune ends cleanly on SIGUSR1; on SIGTERM Ray would abort.
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
-        yield
+        with _logs_to(log_file):
+            yield
     finally:
         ray.shutdown()
         signal.signal(signal.SIGTERM, previous)
-        for logger in loggers:
-            logger.removeHandler(handler)
+
+
+@contextmanager
+def _logs_to(file: Path) -> Iterator[None]:
+    """What Ray and tunekit log goes to `file` inside the block, and not to the terminal."""
+    handler = logging.FileHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("ray", "tunekit")]
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
         handler.close()
-
-
-def _protect_token() -> None:
-    """Ray writes its access token readable for everybody."""
-    token = Path.home() / ".ray" / "auth_token"
-    if token.is_file():
-        token.chmod(0o600)
 
 
 def plan_resources(samples: int, cpus_per_trial: float | None, gpus_per_trial: float | None) -> Resources:
@@ -111,30 +97,6 @@ def plan_resources(samples: int, cpus_per_trial: float | None, gpus_per_trial: f
     by_cpu = int(cpus / cpus_per_trial + 1e-9) if cpus_per_trial else samples
     slots = min(by_cpu, samples, by_gpu if by_gpu is not None else samples)
     return Resources(cpus, gpus, cpus_per_trial, gpus_per_trial, slots)
-
-
-def warm_workers(resources: Resources) -> list[Any]:
-    """Start a worker process for each slot and let it import what a trial imports.
-
-    Ray gives the idle processes of finished tasks to the actors that come next. So trials start at
-    once, and, with trials shorter than the start of a process, Tune does not hand every trial to
-    the first process that is up while the others are still starting.
-    """
-    import ray
-
-    @ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)
-    def warm_up(_: int) -> int:
-        import time
-
-        import ray.tune
-
-        import tunekit.tuning.trainable
-
-        assert ray.tune and tunekit.tuning.trainable
-        time.sleep(0.2)  # long enough that no process gets two of these tasks
-        return os.getpid()
-
-    return [warm_up.remote(slot) for slot in range(resources.slots)]
 
 
 def measure_networks(

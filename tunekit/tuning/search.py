@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import shutil
 import sys
@@ -18,11 +19,14 @@ from tunekit.data.datasets import open_dataset
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split, make_split
 from tunekit.errors import SearchError
-from tunekit.history import History, Trial
+from tunekit.history import History
+from tunekit.models.build import build_model
 from tunekit.paths import SearchPaths, find_space, search_paths, tracking_artifacts
-from tunekit.recipe import describe
+from tunekit.recipe import Recipe, describe
 from tunekit.space import SearchSpace, load_space
-from tunekit.tracking.server import check_reachable
+from tunekit.tracking.model import Classifier
+from tunekit.tracking.runs import Outcome
+from tunekit.tracking.server import check_reachable, masked
 from tunekit.tracking.writer import Tracker
 from tunekit.training.checkpoint import load_best
 from tunekit.tuning.adapters import TrialDesk
@@ -37,9 +41,9 @@ from tunekit.tuning.ray_session import (
     measure_networks,
     plan_resources,
     ray_session,
-    warm_workers,
 )
 from tunekit.tuning.settings import SearchSettings, git_state, installed_versions, settings_dict
+from tunekit.tuning.study_export import export_study
 
 _TRACKING_GRACE = 120.0  # seconds that the end of a search waits for MLflow
 
@@ -126,6 +130,7 @@ def run_search(
             settings.tracking_uri,
             tracking_artifacts(paths.folder.parent),
             lambda trial: describe(space.recipe(trial.params)),
+            settings.trial_seed,
         )
         for listener in (tracker.record, keeper.event, view.event):
             history.subscribe(listener)
@@ -134,7 +139,7 @@ def run_search(
             if not _all_ended(history, settings):
                 _run_trials(paths, settings, policy, pack, view, time_budget, machine or Machine())
             finished = _all_ended(history, settings)
-            undelivered = _close_books(paths, settings, space, keeper, tracker, finished)
+            undelivered = _close_books(paths, space, history, keeper, tracker, finished)
         history.close()
         return SearchOutcome(paths, history, finished, time.monotonic() - started, undelivered)
 
@@ -164,7 +169,6 @@ def _run_trials(
     view.say("Starting Ray on this machine ...")
     with ray_session(paths.log, machine.cpus, machine.gpus):
         resources = plan_resources(settings.samples, settings.cpus_per_trial, settings.gpus_per_trial)
-        warm_workers(resources)
         for line in _plan(paths, settings, policy, pack, resources):
             view.say(line)
 
@@ -211,7 +215,11 @@ def _plan(
     trials = policy.history.trials
     left = settings.samples - sum(not trial.unfinished for trial in trials.values())
     done = f" ({settings.samples - left} are done)" if left < settings.samples else ""
-    stopping = f"early stopping at epochs {', '.join(map(str, policy.rungs))}" if policy.stops else "no early stopping"
+    stopping = (
+        f"early stopping at epochs {', '.join(map(str, policy.rungs))}"
+        if policy.stops
+        else "no early stopping"
+    )
     yield (
         f"Will run {left} trials{done} of at most {settings.epochs} epochs ({stopping}), "
         f"{resources.slots} at a time with {_share(resources)} each"
@@ -248,20 +256,28 @@ def _share(resources: Resources) -> str:
 
 def _close_books(
     paths: SearchPaths,
-    settings: SearchSettings,
     space: SearchSpace,
+    history: History,
     keeper: CheckpointKeeper,
     tracker: Tracker,
     finished: bool,
 ) -> int:
     """Leave summary, checkpoints and winner in MLflow and a study on disk; returns undelivered events."""
-    best = keeper.best_trials()
-    tracker.finish(
-        "finished" if finished else "interrupted",
-        [(trial.id, paths.trial(trial.id).best) for trial in best],
-    )
-    export_study(keeper.history, space, paths)
+    checkpoints = [(trial.id, paths.trial(trial.id).best) for trial in keeper.best_trials()]
+    if checkpoints:
+        winner_file = checkpoints[0][1]
+        outcome: Outcome = "finished" if finished else "interrupted"
+        tracker.finish(outcome, checkpoints, lambda: _classifier(winner_file))
+    export_study(history, space, paths)
     return tracker.close(_TRACKING_GRACE).undelivered
+
+
+def _classifier(file: Path) -> Classifier:
+    """The network in a file of best weights."""
+    best = load_best(file)
+    model = build_model(Recipe.from_flat(best.recipe).model, best.image_shape, len(best.classes))
+    model.load_state_dict(best.weights)
+    return Classifier(model, best.image_shape, best.classes, best.mean, best.std)
 
 
 def _all_ended(history: History, settings: SearchSettings) -> bool:

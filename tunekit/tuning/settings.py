@@ -70,7 +70,10 @@ class SearchSettings:
                 raise SearchError(f"{option} must be at least {low}, but got {value}")
         if not 0 < self.val_fraction < 1:
             raise SearchError(f"--val-fraction must be between 0 and 1, but got {self.val_fraction}")
-        for option, share in (("--cpus-per-trial", self.cpus_per_trial), ("--gpus-per-trial", self.gpus_per_trial)):
+        for option, share in (
+            ("--cpus-per-trial", self.cpus_per_trial),
+            ("--gpus-per-trial", self.gpus_per_trial),
+        ):
             if share is not None and share < 0:
                 raise SearchError(f"{option} must not be negative, but got {share:g}")
 
@@ -119,7 +122,11 @@ def git_state(folder: Path) -> dict[str, str] | None:
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", os.fspath(folder), *arguments], capture_output=True, text=True, timeout=5, check=True
+            ["git", "-C", os.fspath(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

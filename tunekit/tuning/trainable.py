@@ -9,7 +9,7 @@ from ray.tune import Trainable
 from tunekit.tuning.assignment import Assignment, TrialRun, release_memory
 
 
-class RecipeTrainable(Trainable):
+class RecipeTrainable(Trainable):  # type: ignore[misc]
     """One `TrialRun` at a time, one epoch a step; a reused process holds nothing of the trial before.
 
     The run is built in the first step and not in `setup` or `reset_config`: there Ray would count an

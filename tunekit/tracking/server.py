@@ -1,0 +1,205 @@
+"""Where MLflow records: finding the place, checking it before a search, and showing it. Imports no mlflow."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
+
+from tunekit.errors import TrackingError
+from tunekit.paths import tracking_artifacts, tracking_database
+
+_SQLITE = "sqlite:///"
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_CHECK_TIMEOUT = 3.0  # seconds
+_START_TIMEOUT = 90.0  # seconds; the first start reads some 100 MB of Python
+_ACCEPTED = "http://HOST:PORT, https://HOST or sqlite:////ABSOLUTE/PATH.db"
+
+
+def tracking_uri(results_dir: Path, uri: str | None) -> str:
+    """Where to record: `uri`, else `MLFLOW_TRACKING_URI`, else an SQLite file in the results folder.
+
+    The path of an SQLite file comes back absolute, so that a resume from another folder finds it.
+    """
+    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not chosen:
+        return f"{_SQLITE}{tracking_database(results_dir)}"
+    if chosen.startswith(_SQLITE):
+        return f"{_SQLITE}{_sqlite_file(chosen).resolve()}"
+    return chosen.rstrip("/")
+
+
+def masked(text: str) -> str:
+    """A URI, or a text with URIs in it, with every password replaced by `***`."""
+    return re.sub(r"(://[^/\s:@]*):\S*@", r"\1:***@", text)
+
+
+def check_reachable(uri: str) -> None:
+    """Check, within 3 seconds and without importing mlflow, that `uri` can be recorded to.
+
+    Raises:
+        TrackingError: if a server does not answer, a file is no SQLite database or cannot be
+            written, or the kind of URI is one that tunekit does not record to.
+    """
+    scheme = urlsplit(uri).scheme
+    if scheme in ("http", "https"):
+        _check_server(uri)
+    elif uri.startswith(_SQLITE):
+        _check_database(_sqlite_file(uri))
+    else:
+        raise TrackingError(f"cannot record to {masked(uri)!r}: a tracking URI is {_ACCEPTED}")
+
+
+def ui_command(uri: str, artifacts: Path, host: str, port: int) -> list[str]:
+    """The command that serves the MLflow UI on the database `uri`."""
+    return [
+        *(sys.executable, "-m", "mlflow", "server"),
+        *("--backend-store-uri", uri),
+        *("--artifacts-destination", artifacts.as_uri()),
+        *("--host", host),
+        *("--port", str(port)),
+        *("--workers", "1"),
+        *("--uvicorn-opts", "--log-level error"),
+    ]
+
+
+def serve_ui(
+    results_dir: Path,
+    uri: str | None,
+    host: str = "127.0.0.1",
+    port: int = 5000,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve the MLflow UI until Ctrl-C, leaving no process behind; of a server, only say its address.
+
+    Raises:
+        TrackingError: if nothing was recorded yet, the port is taken or MLflow cannot start.
+    """
+    uri = tracking_uri(results_dir, uri)
+    check_reachable(uri)
+    if not uri.startswith(_SQLITE):
+        say(f"MLflow runs at {masked(uri)}")
+        return
+    if not _sqlite_file(uri).exists():
+        raise TrackingError(f"nothing recorded in {results_dir} yet: start with 'tunekit search digits'")
+    _check_port(host, port)
+    say("Starting MLflow ...")
+    _serve(ui_command(uri, tracking_artifacts(results_dir), host, port), host, port, say)
+
+
+def _sqlite_file(uri: str) -> Path:
+    return Path(uri.removeprefix(_SQLITE))
+
+
+def _check_server(uri: str) -> None:
+    try:
+        with urlopen(_health_request(uri), timeout=_CHECK_TIMEOUT):
+            return
+    except HTTPError as error:
+        reason = f"HTTP {error.code}"
+        error.close()
+    except (OSError, ValueError) as error:
+        reason = str(getattr(error, "reason", error)).splitlines()[0]
+    raise TrackingError(
+        f"tracking server {masked(uri)} does not answer ({masked(reason)}): "
+        "start it, or leave out --tracking-uri to record under results/"
+    )
+
+
+def _health_request(uri: str) -> Request:
+    """GET /health; urllib does not understand a user and a password in the address."""
+    parts = urlsplit(uri)
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health")
+    request = Request(address.geturl())
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
+    return request
+
+
+def _check_database(file: Path) -> None:
+    existing = next(path for path in (file, *file.parents) if path.exists())
+    if existing == file:
+        if not file.is_file() or file.read_bytes()[:16] not in (b"", _SQLITE_MAGIC):
+            raise TrackingError(f"{file} is not an SQLite database: choose another --tracking-uri")
+        existing = file.parent
+    # SQLite writes a journal beside its file, so the folder must be writable too.
+    writable = os.access(existing, os.W_OK | os.X_OK) and (not file.exists() or os.access(file, os.W_OK))
+    if not (existing.is_dir() and writable):
+        raise TrackingError(f"{file} cannot be written: choose another --tracking-uri or --results-dir")
+
+
+def _check_port(host: str, port: int) -> None:
+    if _is_free(host, port):
+        return
+    free = next((other for other in range(port + 1, min(port + 100, 65536)) if _is_free(host, other)), None)
+    hint = f": use --port {free}" if free else ""
+    raise TrackingError(f"cannot listen on port {port} of {host}{hint}")
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        with socket.create_server((host, port)):
+            return True
+    except OSError:
+        return False
+
+
+def _serve(command: list[str], host: str, port: int, say: Callable[[str], None]) -> None:
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # In a session of its own Ctrl-C reaches only us, and we can end the server and all its children.
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "MLFLOW_LOGGING_LEVEL": "WARNING", **quiet},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    kept = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        _wait_until_up(process, host, port)
+        say(f"MLflow UI: http://{host}:{port} (Ctrl-C ends it)")
+        process.wait()
+    except KeyboardInterrupt:
+        return
+    finally:
+        _end_group(process)
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    raise TrackingError(f"MLflow ended by itself with code {process.returncode}")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], host: str, port: int) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            _check_server(f"http://{host}:{port}")
+            return
+        except TrackingError:
+            time.sleep(0.3)
+    raise TrackingError(f"MLflow did not start; '{' '.join(process.args)}' says why")  # type: ignore[arg-type]
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End the server and its workers: politely, then after 5 seconds by force."""
+    for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(patience)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
