@@ -30,7 +30,8 @@ def policy(**options: Any) -> SearchPolicy:
 
 def quality(params: Any) -> float:
     """Highest, 0, at x = 0.7, y = 0.3, kind b."""
-    return -float((params["x"] - 0.7) ** 2) - (params["y"] - 0.3) ** 2 - 0.3 * (params["kind"] == "a")
+    x, y = float(params["x"]), float(params["y"])
+    return -((x - 0.7) ** 2) - (y - 0.3) ** 2 - 0.3 * (params["kind"] == "a")
 
 
 def train(search: SearchPolicy, suggestion: Suggestion, curve: Callable[[int], float]) -> int:
@@ -121,7 +122,7 @@ def test_failures_teach_the_sampler_and_count_at_their_rung() -> None:
     search = policy(max_epochs=9)
     for _ in range(70):
         suggestion = search.next()
-        if suggestion.params["x"] > 0.5:
+        if float(suggestion.params["x"]) > 0.5:
             search.fail(suggestion.trial_id, 1, "diverged")
         else:
             train(search, suggestion, lambda epoch: 0.5)

@@ -46,7 +46,7 @@ class PixelsToProbabilities(nn.Module):
         self.network = network.to("cpu", torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.register_buffer("mean", torch.tensor(classifier.mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(classifier.std).view(-1, 1, 1))
-        self.eval()
+        self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 images (N, H, W, C), 0 to 255, to float32 class probabilities (N, classes)."""

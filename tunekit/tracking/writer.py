@@ -77,6 +77,7 @@ class Tracker:
         self._open_runs = partial(SearchRuns, paths, settings, uri, artifacts, describe, trial_seed)
         self._queue: SimpleQueue[Event | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="tunekit-tracker", daemon=True)
+        self._wanted = threading.Event()
         self._closing = threading.Event()
         self._expired = threading.Event()
         self._recorded = 0  # events that the history has
@@ -105,6 +106,8 @@ class Tracker:
         """Take one event that was appended to the history; returns at once."""
         self._recorded += 1
         self._queue.put(event)
+        if event.kind == "result":
+            self._wanted.set()
 
     def finish(
         self,
@@ -128,10 +131,15 @@ class Tracker:
         With MLflow away it ends after a few tries. Closing again only reports again.
         """
         self._closing.set()
+        self._wanted.set()
         self._queue.put(None)
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         self._expired.set()
+        return self.report()
+
+    def report(self) -> TrackerReport:
+        """What MLflow does not have now; returns at once."""
         end_is_due = self._end is not None and not self._ended
         return TrackerReport(self._recorded - self._delivered + end_is_due, self._error)
 
@@ -150,12 +158,14 @@ class Tracker:
 
     def _work(self) -> None:
         """The thread: deliver, wait for more; when MLflow is away, wait longer each time."""
+        self._wanted.wait()  # importing MLflow takes seconds, better spent on starting the workers
         failures = 0
         while not self._expired.is_set():
             try:
                 self._deliver()
             except Exception as error:  # whatever it is, it must not end the search
                 failures += 1
+                self._runs = None  # a run may have been created though the answer got lost: look again
                 self._note(error, failures)
                 if self._closing.is_set() and failures >= _TRIES_AT_CLOSE:
                     return

@@ -41,8 +41,7 @@ class TrialDesk:
     @property
     def finished(self) -> bool:
         """Whether every trial has ended."""
-        trials = self.policy.history.trials
-        return len(trials) >= self._samples and not any(t.unfinished for t in trials.values())
+        return self.policy.has_ended(self._samples)
 
     def hand_out(self, ray_id: str) -> Assignment | None:
         """The next trial, or None while only running ones are left."""

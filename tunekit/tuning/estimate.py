@@ -1,68 +1,65 @@
-"""How long a search will take, from one measured batch a network. Says so before the search begins."""
+"""How long a search will take, from one measured batch of each network. Said before the search begins."""
 
 from __future__ import annotations
 
-import dataclasses
-import time
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import torch
-from torch.nn import functional
-
-from tunekit.models.build import build_model
-from tunekit.recipe import ModelRecipe
-from tunekit.training.device import gains_from_bf16, pick_device, set_threads
+from dataclasses import asdict, dataclass
 
 _BATCH = 32
 _VALIDATION_COST = 1 / 3  # of a training step, an image: forward alone
+_TIMEOUT = 120.0  # seconds; a search does not wait longer for its estimate
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is to be measured: one training step of each network, as a trial would make it."""
+
+    models: tuple[str, ...]  # `model.name` of a recipe
+    image_shape: tuple[int, int, int]  # H, W, C
+    classes: int
+    cpus: float  # of a trial
+    gpus: float | None  # of a trial; None for one if there is one
 
 
 @dataclass(frozen=True)
 class Estimate:
     """Seconds of training alone; starting the workers comes on top."""
 
-    at_most: float  # every trial trains all epochs
     expected: float  # with early stopping as the scheduler is built to do it
+    at_most: float  # every trial trains all epochs
 
 
-def seconds_per_image(
-    model: str, image_shape: tuple[int, int, int], classes: int, cpus: float, gpus: float
-) -> float:
-    """Seconds of one training step divided by its images, measured on the second step of 32 random images.
+class MeasuringProcess:
+    """Measures in a process of its own, beside the start of Ray, and leaves no memory taken behind."""
 
-    Args:
-        model: `model.name` of a recipe.
-        image_shape: (H, W, C).
-        classes: number of outputs.
-        cpus, gpus: what a trial is given.
-    """
-    set_threads(cpus)
-    device = pick_device(gpus)
-    height, width, channels = image_shape
-    recipe = dataclasses.replace(ModelRecipe(), name=model)
-    network = build_model(recipe, image_shape, classes).to(
-        device=device,
-        memory_format=torch.channels_last,  # type: ignore[call-overload]
-    )
-    images = torch.rand(_BATCH, channels, height, width, device=device)
-    images = images.contiguous(memory_format=torch.channels_last)
-    labels = torch.zeros(_BATCH, dtype=torch.int64, device=device)
-    for _ in range(2):  # the first step also compiles kernels
-        started = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=gains_from_bf16(device)):
-            loss = functional.cross_entropy(network(images).float(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        loss.item()
-        seconds = time.perf_counter() - started
-    return seconds / _BATCH
+    def __init__(self, measurement: Measurement) -> None:
+        command = [sys.executable, "-m", __name__, json.dumps(asdict(measurement))]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+        )
+
+    def seconds_per_image(self) -> list[float] | None:
+        """Wait for the figures, one a network; None if they cannot be had (say, out of memory)."""
+        try:
+            output, _ = self._process.communicate(timeout=_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            return None
+        return list(json.loads(output)) if self._process.returncode == 0 else None
+
+    def close(self) -> None:
+        """End the process if it still runs."""
+        self._process.kill()
+        self._process.communicate()
 
 
 def estimate(
-    per_image: Sequence[float],
+    seconds_per_image: Sequence[float],
     train_images: int,
     val_images: int,
-    samples: int,
+    trials: int,
     epochs: int,
     slots: int,
     rungs: Sequence[int],
@@ -71,21 +68,37 @@ def estimate(
     """Add up a search.
 
     Args:
-        per_image: seconds an image for each network of the space; each is taken to be as likely.
+        seconds_per_image: of a training step, for each network of the space; each is taken to be as likely.
         train_images, val_images: images an epoch.
-        samples: trials.
+        trials: trials to run.
         epochs: of a full training.
         slots: trials at a time.
         rungs: epochs at which one trial in `reduction_factor` goes on; empty without early stopping.
         reduction_factor: see there.
     """
     images = train_images + val_images * _VALIDATION_COST
-    epoch_seconds = sum(per_image) / len(per_image) * images
+    epoch_seconds = sum(seconds_per_image) / len(seconds_per_image) * images
     share, done, expected_epochs = 1.0, 0, 0.0
     for rung in (*rungs, epochs):
         expected_epochs += share * (rung - done)
         share, done = share / reduction_factor, rung
-    rounds = samples / min(slots, samples)
+    rounds = trials / min(slots, trials)
     return Estimate(
-        at_most=rounds * epochs * epoch_seconds, expected=rounds * expected_epochs * epoch_seconds
+        expected=rounds * expected_epochs * epoch_seconds, at_most=rounds * epochs * epoch_seconds
     )
+
+
+def _measure(measurement: Measurement) -> list[float]:
+    from tunekit.training.step_time import seconds_per_step
+
+    steps = [
+        seconds_per_step(
+            model, _BATCH, measurement.image_shape, measurement.classes, measurement.cpus, measurement.gpus
+        )
+        for model in measurement.models
+    ]
+    return [seconds / _BATCH for seconds in steps]
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(Measurement(**json.loads(sys.argv[1])))))

@@ -89,6 +89,10 @@ class SearchPolicy:
         """Whether the next suggestion is one that goes on."""
         return bool(self._to_resume)
 
+    def has_ended(self, samples: int) -> bool:
+        """Whether `samples` trials were suggested and all of them have ended."""
+        return len(self.history.trials) >= samples and not any(t.unfinished for t in self._trials())
+
     def next(self) -> Suggestion:
         """The trial to run next: an interrupted one first, else a new one."""
         if self._to_resume:

@@ -14,6 +14,16 @@ from tunekit.errors import ResourceError
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What Ray may hand out; None for what it finds. GPUs that do not exist are logical ones, with
+    which scheduling can be tested: their trials train on the CPU.
+    """
+
+    cpus: int | None = None
+    gpus: int | None = None
+
+
+@dataclass(frozen=True)
 class Resources:
     """What trials get, and how many run at a time."""
 
@@ -25,20 +35,19 @@ class Resources:
 
 
 @contextmanager
-def ray_session(log_file: Path, cpus: int | None = None, gpus: int | None = None) -> Iterator[None]:
+def ray_session(log_file: Path, machine: Machine) -> Iterator[None]:
     """A Ray of our own inside the block; its messages go to `log_file`.
 
     Args:
         log_file: text file, appended to.
-        cpus, gpus: what Ray may hand out; None for what the machine has. GPUs that do not exist are
-            logical ones, with which scheduling can be tested.
+        machine: what Ray may hand out.
     """
     import ray
 
     ray.init(
         address="local",  # never join a Ray that happens to run here
-        num_cpus=cpus,
-        num_gpus=gpus,
+        num_cpus=machine.cpus,
+        num_gpus=machine.gpus,
         include_dashboard=False,
         log_to_driver=False,
         configure_logging=False,
@@ -86,32 +95,35 @@ def plan_resources(samples: int, cpus_per_trial: float | None, gpus_per_trial: f
     cpus, gpus = float(total.get("CPU", 0)), float(total.get("GPU", 0))
     if gpus_per_trial is None:
         gpus_per_trial = 1.0 if gpus else 0.0
-    if gpus_per_trial > gpus:
-        have = f"there are {gpus:g}" if gpus else "there is no GPU here"
-        raise ResourceError(f"--gpus-per-trial {gpus_per_trial:g}: {have}")
+    _check_share("--gpus-per-trial", gpus_per_trial, gpus, "GPU")
     by_gpu = int(gpus / gpus_per_trial + 1e-9) if gpus_per_trial else None
     if cpus_per_trial is None:
         cpus_per_trial = float(max(1, int(cpus / min(by_gpu, samples)))) if by_gpu else 1.0
-    if cpus_per_trial > cpus:
-        raise ResourceError(f"--cpus-per-trial {cpus_per_trial:g}: there are {cpus:g} CPUs here")
+    _check_share("--cpus-per-trial", cpus_per_trial, cpus, "CPU")
     by_cpu = int(cpus / cpus_per_trial + 1e-9) if cpus_per_trial else samples
     slots = min(by_cpu, samples, by_gpu if by_gpu is not None else samples)
     return Resources(cpus, gpus, cpus_per_trial, gpus_per_trial, slots)
 
 
-def measure_networks(
-    models: list[str], image_shape: tuple[int, int, int], classes: int, resources: Resources
-) -> list[float]:
-    """Seconds an image for each network, measured on workers, as many at a time as there are slots."""
-    import ray
+def check_shares(cpus_per_trial: float | None, gpus_per_trial: float | None, machine: Machine) -> None:
+    """Check, before Ray starts and anything is written, that a trial fits this machine.
 
-    from tunekit.tuning.estimate import seconds_per_image
+    Raises:
+        ResourceError: naming the option, what came and what there is.
+    """
+    if cpus_per_trial:
+        cpus = machine.cpus if machine.cpus is not None else os.cpu_count() or 1
+        _check_share("--cpus-per-trial", cpus_per_trial, cpus, "CPU")
+    if gpus_per_trial:
+        if machine.gpus is None:
+            import torch  # costs seconds: only for who asks for GPUs
 
-    measure = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)(
-        seconds_per_image
-    )
-    tasks = [
-        measure.remote(model, image_shape, classes, resources.cpus_per_trial, resources.gpus_per_trial)
-        for model in models
-    ]
-    return list(ray.get(tasks))
+            _check_share("--gpus-per-trial", gpus_per_trial, torch.cuda.device_count(), "GPU")
+        else:
+            _check_share("--gpus-per-trial", gpus_per_trial, machine.gpus, "GPU")
+
+
+def _check_share(option: str, share: float, total: float, what: str) -> None:
+    if share > total:
+        have = f"there are {total:g} {what}s here" if total else f"there is no {what} here"
+        raise ResourceError(f"{option} {share:g}: {have}")

@@ -9,8 +9,9 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -33,12 +34,13 @@ from tunekit.tuning.adapters import TrialDesk
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.engine import run_trials
-from tunekit.tuning.estimate import estimate
+from tunekit.tuning.estimate import Measurement, MeasuringProcess, estimate
 from tunekit.tuning.policy import SearchPolicy, Suggestion
 from tunekit.tuning.progress import View, duration
 from tunekit.tuning.ray_session import (
+    Machine,
     Resources,
-    measure_networks,
+    check_shares,
     plan_resources,
     ray_session,
 )
@@ -46,14 +48,6 @@ from tunekit.tuning.settings import SearchSettings, git_state, installed_version
 from tunekit.tuning.study_export import export_study
 
 _TRACKING_GRACE = 120.0  # seconds that the end of a search waits for MLflow
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What Ray may hand out; None for what it finds. GPUs that do not exist are logical."""
-
-    cpus: int | None = None
-    gpus: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,9 @@ class SearchOutcome:
     untracked_events: int  # not yet in MLflow
 
 
-def begin_search(settings: SearchSettings, results_dir: Path, view: View) -> SearchPaths:
+def begin_search(
+    settings: SearchSettings, results_dir: Path, view: View, machine: Machine | None = None
+) -> SearchPaths:
     """Check everything that was asked for and lay down the folder of a new search.
 
     Returns:
@@ -83,6 +79,7 @@ def begin_search(settings: SearchSettings, results_dir: Path, view: View) -> Sea
         raise SearchError(f"{space_file}: nothing is left to vary: [space] is empty or all of it is fixed")
     _policy(settings, space, History())  # its arguments are checked before any work
     _check_free(paths)
+    check_shares(settings.cpus_per_trial, settings.gpus_per_trial, machine or Machine())
     check_reachable(settings.tracking_uri)
     pack = open_dataset(settings.dataset, Path(settings.data_dir), settings.image_size)
     split = make_split(pack.train()[1], settings.val_fraction, settings.seed, settings.train_limit)
@@ -136,12 +133,104 @@ def run_search(
             history.subscribe(listener)
         policy = _policy(settings, space, history)
         with tracker:
-            if not _all_ended(history, settings):
-                _run_trials(paths, settings, policy, pack, view, time_budget, machine or Machine())
-            finished = _all_ended(history, settings)
-            undelivered = _close_books(paths, space, history, keeper, tracker, finished)
+            if not policy.has_ended(settings.samples):
+                _SearchRun(paths, settings, pack, policy).run(view, time_budget, machine or Machine())
+            finished = policy.has_ended(settings.samples)
+            _close_books(paths, space, history, keeper, tracker, finished)
+            undelivered = tracker.close(_TRACKING_GRACE).undelivered
         history.close()
         return SearchOutcome(paths, history, finished, time.monotonic() - started, undelivered)
+
+
+@dataclass(frozen=True)
+class _SearchRun:
+    """The part of a search in which trials run."""
+
+    paths: SearchPaths
+    settings: SearchSettings
+    pack: Pack
+    policy: SearchPolicy
+
+    def run(self, view: View, time_budget: float | None, machine: Machine) -> None:
+        view.say("Starting Ray on this machine ...")
+        with (
+            closing(MeasuringProcess(self._measurement())) as measuring,
+            ray_session(self.paths.log, machine),
+        ):
+            resources = plan_resources(
+                self.settings.samples, self.settings.cpus_per_trial, self.settings.gpus_per_trial
+            )
+            view.say(self._plan(resources))
+            view.say(f"Writes to {self.paths.folder}, MLflow at {masked(self.settings.tracking_uri)}")
+            view.say(self._time_needed(measuring.seconds_per_image(), resources))
+            view.begin(self.policy.history, self.settings.samples, self.settings.epochs, self.policy.rungs)
+            desk = TrialDesk(self.policy, self.settings.samples, partial(self._assignment, resources))
+            try:
+                run_trials(desk, resources, self.paths.ray, time_budget)
+            finally:
+                view.end()
+
+    def _measurement(self) -> Measurement:
+        space = self.policy.space
+        varied = space.parameters.get("model.name")
+        models = map(str, varied.choices) if varied else [space.recipe({}).model.name]
+        return Measurement(
+            tuple(models),
+            self.pack.shape,
+            len(self.pack.classes),
+            self.settings.cpus_per_trial or 1,
+            self.settings.gpus_per_trial,
+        )
+
+    def _assignment(self, resources: Resources, suggestion: Suggestion) -> Assignment:
+        return Assignment(
+            trial_id=suggestion.trial_id,
+            recipe=self.policy.space.recipe(suggestion.params).to_flat(),
+            seed=self.settings.trial_seed(suggestion.trial_id),
+            epochs=self.settings.epochs,
+            reported=self.policy.history.trials[suggestion.trial_id].epoch,
+            pack=str(self.pack.folder),
+            split=str(self.paths.split),
+            folder=str(self.paths.trial(suggestion.trial_id).folder),
+            cpus=resources.cpus_per_trial,
+            gpus=resources.gpus_per_trial,
+        )
+
+    @property
+    def _trials_left(self) -> int:
+        trials = self.policy.history.trials.values()
+        return self.settings.samples - sum(not trial.unfinished for trial in trials)
+
+    def _plan(self, resources: Resources) -> str:
+        left, samples = self._trials_left, self.settings.samples
+        done = f" ({samples - left} are done)" if left < samples else ""
+        rungs = ", ".join(map(str, self.policy.rungs)) if self.policy.stops else ""
+        stopping = f"early stopping at epoch {rungs}" if rungs else "no early stopping"
+        share = f"{resources.cpus_per_trial:g} CPU"
+        if resources.gpus_per_trial:
+            share += f" and {resources.gpus_per_trial:g} GPU"
+        return (
+            f"Will run {left} trials{done} of at most {self.settings.epochs} epochs, {stopping}; "
+            f"{resources.slots} at a time with {share} each"
+        )
+
+    def _time_needed(self, seconds_per_image: list[float] | None, resources: Resources) -> str:
+        if seconds_per_image is None:
+            return "No time estimate: a batch could not be measured"
+        seconds = estimate(
+            seconds_per_image,
+            self.settings.train_images,
+            self.settings.val_images,
+            self._trials_left,
+            self.settings.epochs,
+            resources.slots,
+            self.policy.rungs if self.policy.stops else (),
+            self.settings.reduction_factor,
+        )
+        return (
+            f"Training should take about {duration(seconds.expected)}, and {duration(seconds.at_most)} "
+            f"if no trial stops early (from a batch of {len(seconds_per_image)} networks)"
+        )
 
 
 def _policy(settings: SearchSettings, space: SearchSpace, history: History) -> SearchPolicy:
@@ -157,103 +246,6 @@ def _policy(settings: SearchSettings, space: SearchSpace, history: History) -> S
     )
 
 
-def _run_trials(
-    paths: SearchPaths,
-    settings: SearchSettings,
-    policy: SearchPolicy,
-    pack: Pack,
-    view: View,
-    time_budget: float | None,
-    machine: Machine,
-) -> None:
-    view.say("Starting Ray on this machine ...")
-    with ray_session(paths.log, machine.cpus, machine.gpus):
-        resources = plan_resources(settings.samples, settings.cpus_per_trial, settings.gpus_per_trial)
-        for line in _plan(paths, settings, policy, pack, resources):
-            view.say(line)
-
-        def assign(suggestion: Suggestion) -> Assignment:
-            return _assignment(paths, settings, policy, pack, resources, suggestion)
-
-        view.begin(policy.history, settings.samples, settings.epochs, policy.rungs)
-        try:
-            run_trials(TrialDesk(policy, settings.samples, assign), resources, paths.ray, time_budget)
-        finally:
-            view.end()
-
-
-def _assignment(
-    paths: SearchPaths,
-    settings: SearchSettings,
-    policy: SearchPolicy,
-    pack: Pack,
-    resources: Resources,
-    suggestion: Suggestion,
-) -> Assignment:
-    return Assignment(
-        trial_id=suggestion.trial_id,
-        recipe=policy.space.recipe(suggestion.params).to_flat(),
-        seed=settings.trial_seed(suggestion.trial_id),
-        epochs=settings.epochs,
-        reported=policy.history.trials[suggestion.trial_id].epoch,
-        pack=str(pack.folder),
-        split=str(paths.split),
-        folder=str(paths.trial(suggestion.trial_id).folder),
-        cpus=resources.cpus_per_trial,
-        gpus=resources.gpus_per_trial,
-    )
-
-
-def _plan(
-    paths: SearchPaths,
-    settings: SearchSettings,
-    policy: SearchPolicy,
-    pack: Pack,
-    resources: Resources,
-) -> Iterator[str]:
-    """What the search will do, in lines; measures a batch of each network on the way."""
-    trials = policy.history.trials
-    left = settings.samples - sum(not trial.unfinished for trial in trials.values())
-    done = f" ({settings.samples - left} are done)" if left < settings.samples else ""
-    stopping = (
-        f"early stopping at epochs {', '.join(map(str, policy.rungs))}"
-        if policy.stops
-        else "no early stopping"
-    )
-    yield (
-        f"Will run {left} trials{done} of at most {settings.epochs} epochs ({stopping}), "
-        f"{resources.slots} at a time with {_share(resources)} each"
-    )
-    yield f"Writes to {paths.folder}, records in MLflow at {masked(settings.tracking_uri)}"
-    models = _networks(policy.space)
-    seconds = measure_networks(models, pack.shape, len(pack.classes), resources)
-    time_needed = estimate(
-        seconds,
-        settings.train_images,
-        settings.val_images,
-        left,
-        settings.epochs,
-        resources.slots,
-        policy.rungs if policy.stops else (),
-        settings.reduction_factor,
-    )
-    yield (
-        f"Training should take about {duration(time_needed.expected)}, at most about "
-        f"{duration(time_needed.at_most)} (from one batch of {len(models)} networks)"
-    )
-
-
-def _networks(space: SearchSpace) -> list[str]:
-    """The networks that the space can propose."""
-    parameter = space.parameters.get("model.name")
-    return [str(choice) for choice in parameter.choices] if parameter else [space.recipe({}).model.name]
-
-
-def _share(resources: Resources) -> str:
-    cpus = f"{resources.cpus_per_trial:g} CPU"
-    return f"{cpus} and {resources.gpus_per_trial:g} GPU" if resources.gpus_per_trial else cpus
-
-
 def _close_books(
     paths: SearchPaths,
     space: SearchSpace,
@@ -261,15 +253,13 @@ def _close_books(
     keeper: CheckpointKeeper,
     tracker: Tracker,
     finished: bool,
-) -> int:
-    """Leave summary, checkpoints and winner in MLflow and a study on disk; returns undelivered events."""
+) -> None:
+    """Leave summary, checkpoints and winner in MLflow, and a study on disk."""
     checkpoints = [(trial.id, paths.trial(trial.id).best) for trial in keeper.best_trials()]
-    if checkpoints:
-        winner_file = checkpoints[0][1]
-        outcome: Outcome = "finished" if finished else "interrupted"
-        tracker.finish(outcome, checkpoints, lambda: _classifier(winner_file))
+    outcome: Outcome = "finished" if finished else "interrupted"
+    winner = partial(_classifier, checkpoints[0][1]) if checkpoints else None
+    tracker.finish(outcome, checkpoints, winner)
     export_study(history, space, paths)
-    return tracker.close(_TRACKING_GRACE).undelivered
 
 
 def _classifier(file: Path) -> Classifier:
@@ -278,11 +268,6 @@ def _classifier(file: Path) -> Classifier:
     model = build_model(Recipe.from_flat(best.recipe).model, best.image_shape, len(best.classes))
     model.load_state_dict(best.weights)
     return Classifier(model, best.image_shape, best.classes, best.mean, best.std)
-
-
-def _all_ended(history: History, settings: SearchSettings) -> bool:
-    trials = history.trials.values()
-    return len(trials) >= settings.samples and not any(trial.unfinished for trial in trials)
 
 
 def _same_data(settings: SearchSettings) -> Pack:

@@ -1,0 +1,42 @@
+"""What several rooms' tests stand on: small real data, and packs of it made once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tunekit.data.datasets import open_dataset
+from tunekit.data.pack import Pack
+from tunekit.data.split import Split, make_split
+
+TEST_DATA = os.environ.get("TUNEKIT_TEST_DATA")
+needs_real_images = pytest.mark.skipif(
+    TEST_DATA is None, reason="TUNEKIT_TEST_DATA names no folder with CIFAR-10 and MNIST"
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests give every folder and server themselves."""
+    for name in ("TUNEKIT_DATA_DIR", "TUNEKIT_RESULTS_DIR", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of this test run."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def digits(data_dir: Path) -> Pack:
+    """1,797 real images of digits."""
+    return open_dataset("digits", data_dir)
+
+
+@pytest.fixture
+def digits_split(digits: Pack) -> Split:
+    """288 of them train and 72 validate, so that an epoch takes a blink."""
+    return make_split(digits.train()[1], fraction=0.2, seed=0, limit=360)

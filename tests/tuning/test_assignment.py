@@ -1,0 +1,89 @@
+"""A trial on a worker, stepped in this process: no Ray."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunekit.data.pack import Pack
+from tunekit.data.split import Split
+from tunekit.paths import TrialPaths
+from tunekit.recipe import Recipe
+from tunekit.training.checkpoint import load_best
+from tunekit.tuning.assignment import Assignment, TrialRun
+
+TIMES = ("epoch_seconds", "images_per_second")
+
+
+@pytest.fixture
+def assignment(digits: Pack, digits_split: Split, tmp_path: Path) -> Assignment:
+    digits_split.save(tmp_path / "split.npz")
+    recipe = Recipe.from_flat({"model.name": "resnet8", "batch_size": 32, "optim.lr": 0.05})
+    return Assignment(
+        trial_id=0,
+        recipe=recipe.to_flat(),
+        seed=3,
+        epochs=4,
+        reported=0,
+        pack=str(digits.folder),
+        split=str(tmp_path / "split.npz"),
+        folder=str(tmp_path / "trial"),
+    )
+
+
+def steps(run: TrialRun, count: int) -> list[dict[str, Any]]:
+    results = [run.step() for _ in range(count)]
+    return [{name: value for name, value in result.items() if name not in TIMES} for result in results]
+
+
+def test_a_trial_goes_on_from_its_checkpoint(assignment: Assignment, tmp_path: Path) -> None:
+    straight = steps(TrialRun(replace(assignment, folder=str(tmp_path / "straight"))), 4)
+    first = steps(TrialRun(assignment), 2)
+    rest = steps(TrialRun(replace(assignment, reported=2)), 2)
+    assert first + rest == straight
+
+
+def test_results_that_never_arrived_are_given_again_without_training(
+    assignment: Assignment,
+) -> None:
+    first = steps(TrialRun(assignment), 3)
+    # The driver died after epoch 1 reached it, with epochs 2 and 3 trained and saved.
+    again = TrialRun(replace(assignment, reported=1))
+    assert steps(again, 2) == first[1:]
+    assert again.step()["epoch"] == 4
+
+
+def test_best_weights_are_those_of_the_best_epoch(assignment: Assignment) -> None:
+    results = steps(TrialRun(assignment), 4)
+    best = load_best(TrialPaths(Path(assignment.folder)).best)
+    top = max(results, key=lambda result: (result["val_accuracy"], -result["epoch"]))
+    assert (best.epoch, best.val_accuracy) == (top["epoch"], top["val_accuracy"])
+    assert best.recipe == dict(assignment.recipe)
+
+
+def test_a_recipe_that_diverges_is_a_result(assignment: Assignment) -> None:
+    recipe = Recipe.from_flat({"model.name": "resnet8", "model.bn_placement": "none", "optim.lr": 10.0})
+    run = TrialRun(replace(assignment, recipe=recipe.to_flat(), epochs=30))
+    results = []
+    while not results or "failure" not in results[-1]:
+        results.append(run.step())
+    assert "training loss is" in results[-1]["failure"]
+    assert results[-1]["epoch"] == len(results)
+
+
+def test_a_trial_does_not_import_what_it_does_not_need(assignment: Assignment) -> None:
+    import json
+    import subprocess
+    import sys
+    from dataclasses import asdict
+
+    script = (
+        "import json, sys\n"
+        "from tunekit.tuning.assignment import Assignment, TrialRun\n"
+        "TrialRun(Assignment(**json.loads(sys.argv[1]))).step()\n"
+        "print([name for name in ('torchvision', 'timm', 'sklearn', 'mlflow', 'optuna') if name in sys.modules])\n"
+    )
+    command = [sys.executable, "-c", script, json.dumps(asdict(assignment))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
