@@ -334,10 +334,10 @@ def test_a_resume_sets_interrupted_runs_running_again(search: Search) -> None:
     tracker = search.tracker()
     tracker.start()
     search.happen("resume", 0)
-    _until(lambda: _tracked(search) == 3)
+    search.train(0, 0.2)
+    _until(lambda: _tracked(search) == 4)
     assert search.parent.info.status == "RUNNING"
     assert (search.children[0].info.status, search.children[0].data.tags["outcome"]) == ("RUNNING", "running")
-    search.train(0, 0.2)
     search.happen("complete", 0, epoch=2)
     tracker.finish("finished")
     assert tracker.close(60).undelivered == 0
@@ -378,9 +378,10 @@ def test_a_run_that_a_person_deleted_does_not_stop_the_others(search: Search) ->
     with search.tracker() as tracker:
         search.suggest(0)
         search.suggest(1)
-        _until(lambda: _tracked(search) == 2)
-        search.place.client.delete_run(search.children[0].info.run_id)
         search.train(0, 0.1)
+        _until(lambda: _tracked(search) == 3)
+        search.place.client.delete_run(search.children[0].info.run_id)
+        search.train(0, 0.3)
         search.train(1, 0.2)
         tracker.finish("interrupted")
         report = tracker.close(60)
@@ -389,6 +390,18 @@ def test_a_run_that_a_person_deleted_does_not_stop_the_others(search: Search) ->
     assert report.error.startswith("trial 0: ")
     assert [point.value for point in search.points(1, "val_accuracy")] == [0.2]
     assert search.parent.info.status == "KILLED"
+
+
+def test_nothing_is_opened_before_the_first_result(search: Search) -> None:
+    """Importing MLflow costs seconds of CPU, just when the workers start."""
+    with search.tracker() as tracker:
+        search.suggest(0)
+        time.sleep(0.2)
+        assert search.runs == []
+        search.train(0, 0.1)
+        _until(lambda: _tracked(search) == 2)
+        tracker.finish("interrupted")
+        assert tracker.close(60).undelivered == 0
 
 
 def test_checkpoints_and_winner_are_uploaded_once_an_epoch(search: Search) -> None:

@@ -23,8 +23,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def training(digits: Pack, split: Split, seed: int = 0, epochs: int = 3, **keys: Any) -> Training:
-    recipe = Recipe.from_flat({"model.name": "resnet8", "batch_size": 32, **keys})
+def training(
+    digits: Pack, split: Split, seed: int = 0, epochs: int = 3, keys: dict[str, Any] | None = None
+) -> Training:
+    recipe = Recipe.from_flat({"model.name": "resnet8", "batch_size": 32, **(keys or {})})
     return build_training(recipe, digits, split, epochs, seed, CPU)
 
 
@@ -37,13 +39,12 @@ def same_weights(a: Training, b: Training) -> bool:
 
 
 def without_times(results: list[EpochResult]) -> list[tuple[float, ...]]:
-    return [
-        (r.epoch, r.train_loss, r.train_accuracy, r.val_loss, r.val_accuracy, r.learning_rate) for r in results
-    ]
+    names = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
+    return [tuple(getattr(result, name) for name in names) for result in results]
 
 
 def test_it_learns_digits(digits: Pack, digits_split: Split) -> None:
-    run = training(digits, digits_split, epochs=8, **{"optim.name": "adamw", "optim.lr": 1e-2})
+    run = training(digits, digits_split, epochs=8, keys={"optim.name": "adamw", "optim.lr": 1e-2})
     results = list(run.run())
     assert [result.epoch for result in results] == list(range(1, 9))
     assert results[-1].val_accuracy > 0.85
@@ -55,10 +56,10 @@ def test_it_learns_digits(digits: Pack, digits_split: Split) -> None:
 def test_the_same_seed_gives_the_same_weights(
     digits: Pack, digits_split: Split, keys: dict[str, Any]
 ) -> None:
-    first, second = (training(digits, digits_split, **keys) for _ in range(2))
+    first, second = (training(digits, digits_split, keys=keys) for _ in range(2))
     assert without_times(list(first.run())) == without_times(list(second.run()))
     assert same_weights(first, second)
-    other = training(digits, digits_split, seed=1, **keys)
+    other = training(digits, digits_split, seed=1, keys=keys)
     assert not same_weights(first, other)
 
 
@@ -66,16 +67,16 @@ def test_the_same_seed_gives_the_same_weights(
 def test_resuming_equals_no_interruption(
     digits: Pack, digits_split: Split, keys: dict[str, Any], tmp_path: Path
 ) -> None:
-    straight = training(digits, digits_split, epochs=4, **keys)
+    straight = training(digits, digits_split, epochs=4, keys=keys)
     list(straight.run())
 
-    before = training(digits, digits_split, epochs=4, **keys)
+    before = training(digits, digits_split, epochs=4, keys=keys)
     run = before.run()
     next(run), next(run)
     save_checkpoint(tmp_path / "last.pt", before.state())
     state = load_checkpoint(tmp_path / "last.pt")
     assert state is not None
-    after = training(digits, digits_split, epochs=4, **keys)
+    after = training(digits, digits_split, epochs=4, keys=keys)
     after.load_state(state)
     assert [result.epoch for result in after.run()] == [3, 4]
 
@@ -102,7 +103,7 @@ def test_training_leaves_the_global_generator_alone(digits: Pack, digits_split: 
 
 
 def test_a_loss_that_is_not_finite_is_a_failure_of_the_recipe(digits: Pack, digits_split: Split) -> None:
-    run = training(digits, digits_split, **{"optim.lr": 10.0, "model.bn_placement": "none"})
+    run = training(digits, digits_split, keys={"optim.lr": 10.0, "model.bn_placement": "none"})
     with torch.no_grad():
         next(iter(run.model.parameters())).fill_(float("nan"))
     with pytest.raises(DivergedError, match="training loss is nan in epoch 1"):

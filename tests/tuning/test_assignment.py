@@ -65,7 +65,7 @@ def test_best_weights_are_those_of_the_best_epoch(assignment: Assignment) -> Non
 def test_a_recipe_that_diverges_is_a_result(assignment: Assignment) -> None:
     recipe = Recipe.from_flat({"model.name": "resnet8", "model.bn_placement": "none", "optim.lr": 10.0})
     run = TrialRun(replace(assignment, recipe=recipe.to_flat(), epochs=30))
-    results = []
+    results: list[dict[str, Any]] = []
     while not results or "failure" not in results[-1]:
         results.append(run.step())
     assert "training loss is" in results[-1]["failure"]
@@ -82,7 +82,7 @@ def test_a_trial_does_not_import_what_it_does_not_need(assignment: Assignment) -
         "import json, sys\n"
         "from tunekit.tuning.assignment import Assignment, TrialRun\n"
         "TrialRun(Assignment(**json.loads(sys.argv[1]))).step()\n"
-        "print([name for name in ('torchvision', 'timm', 'sklearn', 'mlflow', 'optuna') if name in sys.modules])\n"
+        "print(sorted({'torchvision', 'timm', 'sklearn', 'mlflow', 'optuna'} & set(sys.modules)))\n"
     )
     command = [sys.executable, "-c", script, json.dumps(asdict(assignment))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -31,7 +31,7 @@ def policy(**options: Any) -> SearchPolicy:
 def quality(params: Any) -> float:
     """Highest, 0, at x = 0.7, y = 0.3, kind b."""
     x, y = float(params["x"]), float(params["y"])
-    return -((x - 0.7) ** 2) - (y - 0.3) ** 2 - 0.3 * (params["kind"] == "a")
+    return -((x - 0.7) ** 2) - (y - 0.3) ** 2 - 0.3 * float(params["kind"] == "a")
 
 
 def train(search: SearchPolicy, suggestion: Suggestion, curve: Callable[[int], float]) -> int:

@@ -91,7 +91,19 @@ def recipe_key_table(rows: list[Row]) -> Table:
 
 def dataset_table(rows: list[Row]) -> Table:
     """Data sets known by name and their state, for a terminal."""
-    return _table(rows, "name", "classes", "images", "shape", "state")
+    shown = [
+        {
+            "dataset": row["name"],
+            "description": row["description"],
+            "classes": row["classes"],
+            "training": f"{row['train_images']:,}",
+            "test": f"{row['test_images']:,}",
+            "shape": "x".join(map(str, row["shape"])),
+            "state": row["state"],
+        }
+        for row in rows
+    ]
+    return _table(shown, "dataset", "classes", "training", "test", "shape", "state", "description")
 
 
 def _parameter_dict(parameter: Any) -> Row:

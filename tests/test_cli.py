@@ -1,0 +1,215 @@
+"""The command line as a user meets it: help, listings, and one clear line for each mistake."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from tunekit import cli
+from tunekit.tuning.policy import SAMPLERS, SCHEDULERS
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> Callable[..., Result]:
+    """Run `tunekit ...` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNEKIT_DATA_DIR", str(data_dir))
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner().invoke(cli.main, arguments)
+
+    return invoke
+
+
+def commands(group: click.Group = cli.main, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = []
+    for name, command in group.commands.items():
+        found.append((*words, name))
+        if isinstance(command, click.Group):
+            found += commands(command, (*words, name))
+    return found
+
+
+def test_help_loads_no_heavy_library() -> None:
+    script = (
+        "import sys; from tunekit.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {*'torch ray mlflow optuna numpy rich timm sklearn'.split()} & {*sys.modules}\n"
+        "print('heavy:', sorted(heavy))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("heavy: []")
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_has_help_with_an_example_and_a_line_in_readme(
+    words: tuple[str, ...], run: Callable[..., Result]
+) -> None:
+    result = run(*words, "--help")
+    assert result.exit_code == 0
+    assert f"tunekit {' '.join(words)}" in result.output
+    assert f"tunekit {' '.join(words)}" in README.read_text()
+
+
+def test_options_offer_what_the_policy_knows() -> None:
+    options = {option.name: option for option in cli.search.params}
+    assert options["sampler"].type.choices == SAMPLERS  # type: ignore[attr-defined]
+    assert options["scheduler"].type.choices == SCHEDULERS  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("datasets",), ("spaces",), ("spaces", "show", "resnet"), ("recipe",), ("searches",)],
+    ids=" ".join,
+)
+def test_listings_come_as_tables_and_as_json(words: tuple[str, ...], run: Callable[..., Result]) -> None:
+    assert run(*words).exit_code == 0
+    result = run(*words, "--json")
+    assert result.exit_code == 0
+    json.loads(result.output)
+
+
+def test_a_good_space_file_checks_out(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[space]\n"optim.lr" = { low = 1e-4, high = 1.0, log = true }\n')
+    result = run("spaces", "check", "mine.toml")
+    assert result.exit_code == 0
+    assert "1 keys vary" in result.output
+
+
+SEARCH = ("search", "digits", "--space", "resnet")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("serch",), 2, "no command 'serch' (did you mean 'search'?)"),
+        (("search", "digits"), 2, "Missing option '--space'"),
+        (("search", "digit", "--space", "resnet"), 1, "did you mean 'digits'?"),
+        (("search", "digits", "--space", "resnt"), 1, "did you mean 'resnet'?"),
+        (("search", "digits", "--space", "broken.toml"), 1, "broken.toml: is not TOML"),
+        (("search", "digits", "--space", "unknown_key.toml"), 1, "did you mean 'optim.lr'?"),
+        (("search", "digits", "--space", "range.toml"), 1, "range.toml: optim.lr: low must be below high"),
+        ((*SEARCH, "--samples", "0"), 1, "--samples must be at least 1, but got 0"),
+        ((*SEARCH, "--samples", "many"), 2, "Invalid value for '--samples'"),
+        ((*SEARCH, "--epochs", "0"), 1, "--epochs must be at least 1, but got 0"),
+        ((*SEARCH, "--grace-period", "0"), 1, "grace_period must be at least 1"),
+        ((*SEARCH, "--reduction-factor", "1"), 1, "reduction_factor must be at least 2"),
+        ((*SEARCH, "--sampler", "tpe"), 2, "'tpe' is not one of 'rung-tpe', 'random'"),
+        ((*SEARCH, "--val-fraction", "1.5"), 1, "--val-fraction must be between 0 and 1"),
+        ((*SEARCH, "--train-limit", "5"), 1, "5"),
+        ((*SEARCH, "--train-limit", "999999"), 1, "999999"),
+        ((*SEARCH, "--image-size", "32"), 1, "digits"),
+        ((*SEARCH, "--set", "optim.lrr=1"), 1, "did you mean 'optim.lr'?"),
+        ((*SEARCH, "--set", "optim.lr=-1"), 1, "optim.lr must be 1e-07 to 10, but got -1"),
+        ((*SEARCH, "--set", "optim.lr"), 1, "--set takes key=value"),
+        ((*SEARCH, "--name", "../away"), 1, "a search name must be letters"),
+        ((*SEARCH, "--name", "a" * 300), 1, "at most 100 characters"),
+        ((*SEARCH, "--gpus-per-trial", "64"), 1, "--gpus-per-trial 64: there"),
+        ((*SEARCH, "--cpus-per-trial", "4096"), 1, "--cpus-per-trial 4096: there are"),
+        ((*SEARCH, "--cpus-per-trial", "-1"), 1, "--cpus-per-trial must not be negative"),
+        ((*SEARCH, "--keep-checkpoints", "0"), 1, "--keep-checkpoints must be at least 1"),
+        ((*SEARCH, "--time-budget", "soon"), 2, "must be a time above 0"),
+        ((*SEARCH, "--time-budget", "0m"), 2, "must be a time above 0"),
+        ((*SEARCH, "--results-dir", "file"), 2, "is a file"),
+        ((*SEARCH, "--results-dir", "file/below"), 1, "cannot be written"),
+        ((*SEARCH, "--tracking-uri", "http://127.0.0.1:9"), 1, "does not answer"),
+        ((*SEARCH, "--tracking-uri", "ftp://x"), 1, "ftp"),
+        (("resume",), 1, "no search in results: start one"),
+        (("resume", "nothing"), 1, "no search called 'nothing'"),
+        (("best",), 1, "no search in results"),
+        (("best", "../away"), 1, "a search name must be letters"),
+        (("trials", "nothing"), 1, "no search called 'nothing'"),
+        (("spaces", "show", "resnt"), 1, "did you mean 'resnet'?"),
+        (("spaces", "check", "nothing.toml"), 1, "no search space called 'nothing.toml'"),
+        (("datasets", "prepare", "cifar"), 1, "did you mean 'cifar"),
+        (("datasets", "prepare", "empty"), 1, "empty"),
+        (("ui",), 1, "nothing recorded in"),
+        (("ui", "--port", "70000"), 2, "70000 is not in the range"),
+    ],
+    ids=lambda value: " ".join(value)[-60:] if isinstance(value, tuple) else None,
+)
+def test_a_mistake_gets_one_line_and_leaves_nothing(
+    arguments: tuple[str, ...], code: int, message: str, run: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.toml").write_text("[space\n")
+    (tmp_path / "unknown_key.toml").write_text('[space]\n"optim.lrr" = { low = 0.1, high = 1.0 }\n')
+    (tmp_path / "range.toml").write_text('[space]\n"optim.lr" = { low = 1.0, high = 0.1 }\n')
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    result = run(*arguments)
+    assert (result.exit_code, type(result.exception)) == (code, SystemExit), result.output
+    errors = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in result.output
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_name_that_is_taken_is_refused(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "results" / "mine").mkdir(parents=True)
+    (tmp_path / "results" / "mine" / "search.json").write_text("{}")
+    result = run(*SEARCH, "--name", "mine")
+    assert result.exit_code == 1
+    assert "'tunekit resume mine' goes on with it" in result.output
+
+
+def test_a_port_that_is_taken_is_named_with_one_that_is_free(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    import sqlite3
+
+    (tmp_path / "results").mkdir()
+    sqlite3.connect(tmp_path / "results" / "mlflow.db").close()
+    (tmp_path / "results" / "mlflow.db").write_bytes(b"")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = run("ui", "--port", str(port))
+    assert result.exit_code == 1
+    assert str(port) in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2h", 7200)]
+)
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert cli._Duration().convert(text, None, None) == seconds
+
+
+def test_results_of_tables_are_whole_rows_in_a_pipe(run: Callable[..., Result]) -> None:
+    rows = run("recipe").output.splitlines()
+    assert any(re.match(r"optim\.lr +0\.1 +1e-07 to 10", row) for row in rows)
+
+
+def test_search_rows_and_best_of_a_search_on_disk(run: Callable[..., Result], tmp_path: Path) -> None:
+    from tests.search_on_disk import lay_down_search
+
+    lay_down_search(tmp_path / "results", "mine")
+    rows: list[dict[str, Any]] = json.loads(run("searches", "--json").output)
+    assert [(row["search"], row["state"], row["ended"]) for row in rows] == [("mine", "interrupted", 2)]
+    best: dict[str, Any] = json.loads(run("best", "--json").output)
+    assert list(best) == ["search", "trial", "val_accuracy", "epoch", "recipe", "checkpoint"]
+    assert (best["search"], best["trial"], best["val_accuracy"], best["epoch"]) == ("mine", 1, 0.75, 2)
+    assert best["recipe"]["optim"]["lr"] == 0.5
+    assert best["recipe"]["optim"]["name"] == "adam"  # fixed by --set
+    ranked: list[dict[str, Any]] = json.loads(run("trials", "mine", "--json").output)
+    assert [(row["trial"], row["outcome"]) for row in ranked] == [
+        (1, "completed"),
+        (0, "stopped at 1"),
+        (2, "running"),
+    ]
+    for words in (("searches",), ("trials",), ("best",)):
+        assert run(*words).exit_code == 0

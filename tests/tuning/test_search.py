@@ -1,0 +1,241 @@
+"""Searches on a real local Ray and a real MLflow, on real images."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import TEST_DATA, needs_real_images
+from tunekit.data.pack import Pack
+from tunekit.history import History
+from tunekit.paths import SearchPaths, find_search
+from tunekit.reporting.leaderboard import search_rows
+from tunekit.tracking.server import tracking_uri
+from tunekit.tuning.progress import QuietView
+from tunekit.tuning.ray_session import Machine
+from tunekit.tuning.search import begin_search, run_search
+from tunekit.tuning.settings import SearchSettings
+
+pytestmark = pytest.mark.slow
+
+SMALL_SPACE = """
+[fixed]
+"model.name" = "resnet8"
+"batch_size" = 32
+
+[space]
+"optim.lr" = { low = 1e-3, high = 0.3, log = true }
+"optim.name" = { choices = ["sgd", "adam"] }
+"optim.momentum" = { low = 0.0, high = 0.95, when = { "optim.name" = ["sgd"] } }
+"""
+
+
+def settings(tmp_path: Path, digits: Pack, **changes: Any) -> SearchSettings:
+    space = tmp_path / "small.toml"
+    space.write_text(SMALL_SPACE)
+    values: dict[str, Any] = {
+        "name": "small",
+        "dataset": "digits",
+        "space": str(space),
+        "samples": 5,
+        "epochs": 4,
+        "seed": 0,
+        "data_dir": str(digits.folder.parent.parent),
+        "tracking_uri": tracking_uri(tmp_path / "results", None),
+        "train_limit": 360,
+    }
+    return SearchSettings(**{**values, **changes})
+
+
+def mlflow_client(paths: SearchPaths) -> Any:
+    import mlflow
+
+    return mlflow.MlflowClient(SearchSettings.load(paths).tracking_uri)
+
+
+def child_runs(paths: SearchPaths) -> list[Any]:
+    client = mlflow_client(paths)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(experiments)
+    return [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+
+
+def epochs_of_each_trial(history: History) -> list[list[int]]:
+    return [[result.epoch for result in trial.results] for trial in history.trials.values()]
+
+
+@pytest.fixture
+def data_without_test_images(tmp_path: Path, digits: Pack) -> Path:
+    """A data folder whose test images cannot be read: whoever opens them fails."""
+    packed = tmp_path / "data" / "packed" / "digits"
+    shutil.copytree(digits.folder, packed)
+    for name in ("test_images.npy", "test_labels.npy"):
+        (packed / name).write_bytes(b"x" * (packed / name).stat().st_size)
+    return tmp_path / "data"
+
+
+def test_a_search_runs_to_its_end_without_test_images_and_mlflow_has_all_of_it(
+    tmp_path: Path, digits: Pack, data_without_test_images: Path
+) -> None:
+    wanted = settings(tmp_path, digits, data_dir=str(data_without_test_images))
+    paths = begin_search(wanted, tmp_path / "results", QuietView())
+    outcome = run_search(paths, QuietView())
+    trials = outcome.history.trials
+    assert outcome.finished
+    assert outcome.untracked_events == 0
+    assert len(trials) == 5
+    statuses = Counter(trial.status for trial in trials.values())
+    assert statuses["completed"] >= 1
+    assert set(statuses) <= {"completed", "stopped", "failed"}
+    for trial in trials.values():
+        assert [result.epoch for result in trial.results] == list(range(1, trial.epoch + 1))
+        assert not paths.trial(trial.id).last.exists()
+
+    runs = {int(run.data.tags["tunekit.trial"]): run for run in child_runs(paths)}
+    assert sorted(runs) == [0, 1, 2, 3, 4]
+    status = {"completed": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+    for trial in trials.values():
+        run = runs[trial.id]
+        assert run.info.status == status[trial.status]
+        assert set(run.data.params) == set(trial.params)
+        if trial.best:
+            assert run.data.metrics["best_val_accuracy"] == trial.best.value
+
+    kept = [trial.id for trial in trials.values() if paths.trial(trial.id).best.exists()]
+    assert sorted(kept) == sorted(trial.id for trial in outcome.history.ranked()[:3])
+
+
+def test_trials_wait_for_gpus(tmp_path: Path, digits: Pack) -> None:
+    machine = Machine(cpus=2, gpus=1)  # a logical GPU: scheduled like a real one, trained on the CPU
+    wanted = settings(tmp_path, digits, gpus_per_trial=0.6, cpus_per_trial=1.0, samples=3, epochs=3)
+    paths = begin_search(wanted, tmp_path / "results", QuietView(), machine)
+    outcome = run_search(paths, QuietView(), machine=machine)
+    assert outcome.finished
+    running = most = 0
+    for event in outcome.history.events:
+        running += (event.kind == "suggest") - (event.kind in ("complete", "stop", "fail"))
+        most = max(most, running)
+    assert most == 1
+
+
+def test_a_time_budget_interrupts_and_a_resume_ends_the_search(tmp_path: Path, digits: Pack) -> None:
+    wanted = settings(tmp_path, digits, samples=3, epochs=60, scheduler="none")
+    paths = begin_search(wanted, tmp_path / "results", QuietView())
+    first = run_search(paths, QuietView(), time_budget=25)
+    assert not first.finished
+    assert all(run.info.status != "RUNNING" for run in child_runs(paths))
+    second = run_search(paths, QuietView())
+    assert second.finished
+    assert epochs_of_each_trial(second.history) == [list(range(1, 61))] * 3
+    assert [run.info.status for run in child_runs(paths)] == ["FINISHED"] * 3
+
+
+class Driver:
+    """`tunekit` in a process of its own."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.folder = folder
+        command = [sys.executable, "-m", "tunekit", *arguments]
+        self.process = subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def wait(self) -> tuple[int, str]:
+        output, _ = self.process.communicate(timeout=280)
+        return self.process.returncode, output
+
+    def when(self, condition: Callable[[History], bool]) -> SearchPaths:
+        """Wait until the search's history fulfils the condition."""
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and self.process.poll() is None:
+            history = self.folder / "results" / "s" / "history.jsonl"
+            if history.exists() and condition(History.read(history)):
+                return find_search(self.folder / "results", "s")
+            time.sleep(0.1)
+        raise AssertionError(f"did not come: {self.wait()}")
+
+    def workers(self) -> list[psutil.Process]:
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "RecipeTrainable" in " ".join(child.cmdline())]
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+    drivers: list[Driver] = []
+
+    def start(*arguments: str) -> Driver:
+        drivers.append(Driver(tmp_path, *arguments))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        family = [psutil.Process(driver.process.pid)] if driver.process.poll() is None else []
+        for process in [child for parent in family for child in parent.children(recursive=True)] + family:
+            process.kill()
+
+
+def command(data_dir: str, space: Path, dataset: str = "digits", *more: str) -> tuple[str, ...]:
+    space.write_text(SMALL_SPACE)
+    options = ("--samples", "4", "--epochs", "12", "--name", "s", "--data-dir", data_dir)
+    return ("search", dataset, "--space", str(space), *options, *more)
+
+
+def some_epochs(history: History) -> bool:
+    return sum(len(trial.results) for trial in history.trials.values()) >= 8
+
+
+@needs_real_images
+def test_killing_a_worker_and_then_the_driver_loses_nothing(
+    drive: Callable[..., Driver], tmp_path: Path
+) -> None:
+    assert TEST_DATA is not None
+    options = ("--train-limit", "1500", "--scheduler", "none")
+    driver = drive(*command(TEST_DATA, tmp_path / "small.toml", "cifar10", *options))
+    driver.when(lambda history: len(history.trials[0].results) >= 2)
+    os.kill(driver.workers()[0].pid, signal.SIGKILL)
+    paths = driver.when(lambda history: any(event.kind == "resume" for event in history.events[:-2]))
+    driver.process.send_signal(signal.SIGKILL)
+    driver.wait()
+    before = History.read(paths.history)
+    assert any(paths.trial(trial.id).last.exists() for trial in before.trials.values())
+
+    code, output = drive("resume", "s").wait()
+    assert code == 0, output
+    after = History.read(paths.history)
+    assert after.events[: len(before.events)] == before.events
+    # No epoch is missing and none came twice: no trial began again that had a checkpoint.
+    assert epochs_of_each_trial(after) == [list(range(1, 13))] * 4
+    runs = child_runs(paths)
+    assert sorted(int(run.data.tags["tunekit.trial"]) for run in runs) == [0, 1, 2, 3]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        history = mlflow_client(paths).get_metric_history(run.info.run_id, "val_accuracy")
+        assert sorted(point.step for point in history) == list(range(1, 13))
+
+
+def test_ctrl_c_stops_cleanly_and_a_second_process_is_refused_before(
+    drive: Callable[..., Driver], tmp_path: Path, digits: Pack
+) -> None:
+    data_dir = str(digits.folder.parent.parent)
+    driver = drive(*command(data_dir, tmp_path / "small.toml", "digits", "--epochs", "300"))
+    paths = driver.when(some_epochs)
+    code, output = drive("resume", "s").wait()
+    assert code == 1
+    assert "search s is running in another process" in output
+
+    driver.process.send_signal(signal.SIGINT)
+    code, output = driver.wait()
+    assert code == 130
+    assert "Go on with:  tunekit resume s" in output
+    assert "Traceback" not in output
+    assert all(run.info.status != "RUNNING" for run in child_runs(paths))
+    assert [row["state"] for row in search_rows(tmp_path / "results")] == ["interrupted"]
