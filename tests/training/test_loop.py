@@ -31,7 +31,7 @@ def training(
 
 
 def weights(run: Training) -> dict[str, Tensor]:
-    return run.model.state_dict()
+    return dict(run.model.state_dict())
 
 
 def same_weights(a: Training, b: Training) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import ray
 
-from tests.tuning.test_assignment import TIMES
+from tests.tuning.test_trial_run import TIMES
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split
 from tunekit.recipe import Recipe

@@ -1,29 +1,16 @@
-"""What a worker needs to run one trial, and the trial run itself. No Ray: tests step it in process."""
+"""What a worker needs to run one trial: plain values only, so that any engine can carry it."""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import torch
-
-from tunekit.data.pack import Pack
-from tunekit.data.split import Split
-from tunekit.errors import RecipeFailure
-from tunekit.paths import TrialPaths
-from tunekit.recipe import Recipe, Value
-from tunekit.training.build import build_training
-from tunekit.training.checkpoint import load_checkpoint, save_best, save_checkpoint
-from tunekit.training.device import pick_device, set_threads
-from tunekit.training.loop import EpochResult, Training
+from tunekit.recipe import Value
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """One trial as the driver hands it to a worker: plain values only, so that any engine can carry it."""
+    """One trial as the driver hands it to a worker."""
 
     trial_id: int
     recipe: Mapping[str, Value]  # every key, dotted
@@ -35,65 +22,3 @@ class Assignment:
     folder: str  # of the trial
     cpus: float = 1.0
     gpus: float = 0.0
-
-
-class TrialRun:
-    """A trial on a worker: goes on from its checkpoint, saves after each epoch, gives one result a step."""
-
-    def __init__(self, assignment: Assignment) -> None:
-        set_threads(assignment.cpus)
-        self._paths = TrialPaths(Path(assignment.folder))
-        self._pack = Pack.open(Path(assignment.pack))
-        self._reported = assignment.reported
-        self._training = build_training(
-            Recipe.from_flat(assignment.recipe),
-            self._pack,
-            Split.load(Path(assignment.split)),
-            assignment.epochs,
-            assignment.seed,
-            pick_device(assignment.gpus),
-        )
-        state = load_checkpoint(self._paths.last)
-        if state is not None:
-            self._training.load_state(state)
-        self._results = self._run()
-
-    def step(self) -> dict[str, Any]:
-        """The next epoch's result as a dict, or `{"failure": reason, "epoch": n}`."""
-        try:
-            return asdict(next(self._results))
-        except RecipeFailure as failure:
-            return {"failure": str(failure), "epoch": self._training.epoch + 1}
-
-    def _run(self) -> Iterator[EpochResult]:
-        # Epochs that were trained and saved but whose result a crash kept from the driver.
-        yield from self._training.results[self._reported :]
-        for result in self._training.run():
-            if result is best_result(self._training):
-                self._save_best(result)
-            save_checkpoint(self._paths.last, self._training.state())
-            yield result
-
-    def _save_best(self, result: EpochResult) -> None:
-        description = {
-            "recipe": self._training.recipe.to_flat(),
-            "epoch": result.epoch,
-            "val_accuracy": result.val_accuracy,
-            "classes": list(self._pack.classes),
-            "image_shape": list(self._pack.shape),
-            "mean": list(self._pack.mean),
-            "std": list(self._pack.std),
-        }
-        save_best(self._paths.best, self._training.model, description)
-
-
-def best_result(training: Training) -> EpochResult:
-    """The first epoch with the highest validation accuracy."""
-    return max(training.results, key=lambda result: (result.val_accuracy, -result.epoch))
-
-
-def release_memory() -> None:
-    """Give back what the last trial of this process held, on the GPU too."""
-    gc.collect()
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.empty_cache()

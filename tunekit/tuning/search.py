@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -21,19 +22,14 @@ from tunekit.data.pack import Pack
 from tunekit.data.split import Split, make_split
 from tunekit.errors import SearchError
 from tunekit.history import History
-from tunekit.models.build import build_model
 from tunekit.paths import SearchPaths, find_space, search_paths, tracking_artifacts
-from tunekit.recipe import Recipe, describe
+from tunekit.recipe import describe
 from tunekit.space import SearchSpace, load_space
-from tunekit.tracking.model import Classifier
 from tunekit.tracking.runs import Outcome
 from tunekit.tracking.server import check_reachable, masked
 from tunekit.tracking.writer import Tracker
-from tunekit.training.checkpoint import load_best
-from tunekit.tuning.adapters import TrialDesk
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
-from tunekit.tuning.engine import run_trials
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, estimate
 from tunekit.tuning.policy import SearchPolicy, Suggestion
 from tunekit.tuning.progress import View, duration
@@ -46,6 +42,9 @@ from tunekit.tuning.ray_session import (
 )
 from tunekit.tuning.settings import SearchSettings, git_state, installed_versions, settings_dict
 from tunekit.tuning.study_export import export_study
+
+if TYPE_CHECKING:
+    from tunekit.tracking.model import Classifier
 
 _TRACKING_GRACE = 120.0  # seconds that the end of a search waits for MLflow
 
@@ -163,6 +162,9 @@ class _SearchRun:
             view.say(self._plan(resources))
             view.say(f"Writes to {self.paths.folder}, MLflow at {masked(self.settings.tracking_uri)}")
             view.say(self._time_needed(measuring.seconds_per_image(), resources))
+            from tunekit.tuning.adapters import TrialDesk
+            from tunekit.tuning.engine import run_trials
+
             view.begin(self.policy.history, self.settings.samples, self.settings.epochs, self.policy.rungs)
             desk = TrialDesk(self.policy, self.settings.samples, partial(self._assignment, resources))
             try:
@@ -257,17 +259,15 @@ def _close_books(
     """Leave summary, checkpoints and winner in MLflow, and a study on disk."""
     checkpoints = [(trial.id, paths.trial(trial.id).best) for trial in keeper.best_trials()]
     outcome: Outcome = "finished" if finished else "interrupted"
-    winner = partial(_classifier, checkpoints[0][1]) if checkpoints else None
+    winner = partial(_winner, checkpoints[0][1]) if checkpoints else None
     tracker.finish(outcome, checkpoints, winner)
     export_study(history, space, paths)
 
 
-def _classifier(file: Path) -> Classifier:
-    """The network in a file of best weights."""
-    best = load_best(file)
-    model = build_model(Recipe.from_flat(best.recipe).model, best.image_shape, len(best.classes))
-    model.load_state_dict(best.weights)
-    return Classifier(model, best.image_shape, best.classes, best.mean, best.std)
+def _winner(file: Path) -> Classifier:
+    from tunekit.tuning.winner import load_winner  # imports torch, which the driver needs only here
+
+    return load_winner(file)
 
 
 def _same_data(settings: SearchSettings) -> Pack:

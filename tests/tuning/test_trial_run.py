@@ -11,7 +11,8 @@ from tunekit.data.split import Split
 from tunekit.paths import TrialPaths
 from tunekit.recipe import Recipe
 from tunekit.training.checkpoint import load_best
-from tunekit.tuning.assignment import Assignment, TrialRun
+from tunekit.tuning.assignment import Assignment
+from tunekit.tuning.trial_run import TrialRun
 
 TIMES = ("epoch_seconds", "images_per_second")
 
@@ -80,7 +81,8 @@ def test_a_trial_does_not_import_what_it_does_not_need(assignment: Assignment) -
 
     script = (
         "import json, sys\n"
-        "from tunekit.tuning.assignment import Assignment, TrialRun\n"
+        "from tunekit.tuning.assignment import Assignment\n"
+        "from tunekit.tuning.trial_run import TrialRun\n"
         "TrialRun(Assignment(**json.loads(sys.argv[1]))).step()\n"
         "print(sorted({'torchvision', 'timm', 'sklearn', 'mlflow', 'optuna'} & set(sys.modules)))\n"
     )
