@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -304,8 +305,10 @@ def prepare(dataset: str, image_size: int | None, data_dir: Path | None) -> None
     tunekit datasets prepare cifar10 --data-dir data
     """
     from tunekit.data.datasets import open_dataset
+    from tunekit.tuning.progress import tenths
 
-    pack = open_dataset(_absolute_if_folder(dataset), _data_dir(data_dir), image_size)
+    say = partial(click.echo, err=True)
+    pack = open_dataset(_absolute_if_folder(dataset), _data_dir(data_dir), image_size, progress=tenths(say))
     height, width, channels = pack.shape
     click.echo(
         f"{pack.name}: {pack.train_count:,} training and {pack.test_count:,} test images of "

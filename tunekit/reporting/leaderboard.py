@@ -84,7 +84,12 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         right = column in ("trials", "val accuracy", "best val accuracy", "at epoch")
-        table.add_column(column, justify="right" if right else "left", no_wrap=column != "recipe")
+        if column == "recipe":
+            table.add_column(column, ratio=1)
+        else:
+            table.add_column(
+                column, justify="right" if right else "left", no_wrap=True, min_width=len(column)
+            )
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -99,7 +100,8 @@ class LiveView:
         # The tuning loop changes the history while this thread draws it: draw a copy.
         trials = list(self._history.trials.values())
         ended = sum(_ended(trial) for trial in trials)
-        bar = ProgressBar(total=self._samples, completed=ended, width=40)
+        bar = Table.grid()
+        bar.add_row(ProgressBar(total=self._samples, completed=ended, width=60))
         return Group(
             Text(self._head(trials, ended), style="bold"),
             bar,
@@ -120,9 +122,10 @@ class LiveView:
         return f"{ended}/{self._samples} trials: {', '.join(words)}  ({duration(elapsed)}{left})"
 
     def _running(self, trials: list[Trial]) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for name in ("trial", "epoch", "next rung", "val accuracy", "recipe"):
-            table.add_column(name, justify="left" if name == "recipe" else "right", no_wrap=True)
+        table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+        for name in ("trial", "epoch", "next rung", "val accuracy"):
+            table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+        table.add_column("recipe", no_wrap=True, overflow="ellipsis", ratio=1)
         running = [trial for trial in trials if trial.status == "running"]
         for trial in running[:_MOST_RUNNING_ROWS]:
             rung = next((rung for rung in self._rungs if rung > trial.epoch), self._epochs)
@@ -145,6 +148,16 @@ def make_view(quiet: bool, console: Console | None = None) -> View:
         return QuietView()
     console = console or Console(stderr=True)
     return LiveView(console) if console.is_terminal else PlainView(console)
+
+
+def tenths(say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Progress of packing images as lines, one for each tenth that is done."""
+
+    def progress(done: int, total: int) -> None:
+        if done * 10 // total > (done - 1) * 10 // total:
+            say(f"Packing images: {done:,} of {total:,}")
+
+    return progress
 
 
 def end_line(trial: Trial) -> str:
@@ -176,7 +189,9 @@ def params_text(params: dict[str, Value] | object) -> str:
 
 
 def _short(key: str, value: Value) -> str:
-    leaf = key.rpartition(".")[2]
+    group, _, leaf = key.rpartition(".")
+    if leaf in ("name", "policy"):  # `schedule=cosine` says more than `name=cosine`
+        leaf = group
     if isinstance(value, float):
         return f"{leaf}={value:.2g}"
     return str(value) if key in ("model.name", "optim.name") else f"{leaf}={value}"

@@ -32,7 +32,7 @@ from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, estimate
 from tunekit.tuning.policy import SearchPolicy, Suggestion
-from tunekit.tuning.progress import View, duration
+from tunekit.tuning.progress import View, duration, tenths
 from tunekit.tuning.ray_session import (
     Machine,
     Resources,
@@ -80,7 +80,9 @@ def begin_search(
     _check_free(paths)
     check_shares(settings.cpus_per_trial, settings.gpus_per_trial, machine or Machine())
     check_reachable(settings.tracking_uri)
-    pack = open_dataset(settings.dataset, Path(settings.data_dir), settings.image_size)
+    pack = open_dataset(
+        settings.dataset, Path(settings.data_dir), settings.image_size, progress=tenths(view.say)
+    )
     split = make_split(pack.train()[1], settings.val_fraction, settings.seed, settings.train_limit)
     settings = dataclasses.replace(
         settings,

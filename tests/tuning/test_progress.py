@@ -1,0 +1,100 @@
+"""What a person sees while a search runs."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tunekit.history import Event, History
+from tunekit.tuning.progress import LiveView, PlainView, QuietView, duration, make_view, params_text, tenths
+
+
+def told(view: PlainView | LiveView) -> None:
+    """Three trials: one completed, one stopped, one failed; a fourth runs."""
+    history = History()
+    history.subscribe(view.event)
+    view.begin(history, samples=5, epochs=9, rungs=(3,))
+    history.append(Event("suggest", 0, params={"optim.lr": 0.1, "model.name": "resnet8"}))
+    history.append(Event("result", 0, epoch=1, value=0.75))
+    history.append(Event("complete", 0))
+    history.append(Event("suggest", 1, params={"optim.lr": 0.2, "model.name": "resnet8"}))
+    history.append(Event("result", 1, epoch=3, value=0.5))
+    history.append(Event("stop", 1, epoch=3))
+    history.append(Event("suggest", 2, params={"optim.lr": 0.3, "model.name": "resnet8"}))
+    history.append(Event("fail", 2, epoch=1, reason="training loss is nan in epoch 1"))
+    history.append(Event("suggest", 3, params={"optim.lr": 0.4, "model.name": "resnet20"}))
+    history.append(Event("result", 3, epoch=1, value=0.6))
+
+
+def console(terminal: bool, width: int = 100) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, color_system=None)
+
+
+def output(of: Console) -> str:
+    assert isinstance(of.file, io.StringIO)
+    return of.file.getvalue()
+
+
+def test_a_pipe_gets_a_line_for_each_trial_that_ends() -> None:
+    to = console(terminal=False)
+    view = make_view(quiet=False, console=to)
+    assert isinstance(view, PlainView)
+    told(view)
+    lines = output(to).splitlines()
+    assert len(lines) == 3
+    assert lines[0].endswith("1/5  trial 00 completed at 0.7500  best 0.7500 (trial 00, epoch 1)")
+    assert "2/5  trial 01 stopped early at epoch 3 at 0.5000" in lines[1]
+    assert "3/5  trial 02 failed: training loss is nan in epoch 1" in lines[2]
+
+
+@pytest.mark.parametrize("width", [60, 100, 200])
+def test_a_terminal_shows_counts_the_best_and_what_runs(width: int) -> None:
+    to = console(terminal=True, width=width)
+    view = make_view(quiet=False, console=to)
+    assert isinstance(view, LiveView)
+    try:
+        told(view)
+        to.print(view._render())
+    finally:
+        view.end()
+    shown = output(to)
+    assert "3/5 trials: 1 running, 1 completed, 1 stopped, 1 failed" in " ".join(shown.split())
+    assert "best 0.7500 (trial 00, epoch 1)" in shown
+    for heading in ("trial", "epoch", "next rung", "val accuracy"):
+        assert heading in shown  # never squeezed, however long the recipes are
+    row = next(line for line in shown.splitlines() if "resnet20" in line)
+    assert row.split()[:4] == ["03", "1/9", "3", "0.6000"]
+
+
+def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    view = make_view(quiet=True)
+    assert isinstance(view, QuietView)
+    view.say("nothing")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (3599, "59 min 59 s"), (7500, "2 h 05 min")],
+)
+def test_times_are_said_for_people(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_recipes_are_said_with_the_telling_keys_first() -> None:
+    params = {
+        "schedule.name": "cosine",
+        "optim.lr": 0.123456,
+        "augment.policy": "flip",
+        "model.name": "resnet8",
+    }
+    assert params_text(params) == "resnet8 lr=0.12 schedule=cosine augment=flip"
+
+
+def test_packing_says_each_tenth_once() -> None:
+    said: list[str] = []
+    progress = tenths(said.append)
+    for done in range(1, 251):
+        progress(done, 250)
+    assert len(said) == 10
+    assert said[-1] == "Packing images: 250 of 250"

@@ -1,0 +1,158 @@
+"""The small parts of a search, on plain numbers and files."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from tests.search_on_disk import lay_down_search
+from tunekit.errors import ResourceError, SearchError
+from tunekit.history import Event, History
+from tunekit.paths import SearchPaths
+from tunekit.space import SearchSpace, load_space
+from tunekit.tuning.adapters import PolicyScheduler, PolicySearcher, TrialDesk
+from tunekit.tuning.assignment import Assignment
+from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
+from tunekit.tuning.estimate import Measurement, MeasuringProcess, estimate
+from tunekit.tuning.policy import SearchPolicy, Suggestion
+from tunekit.tuning.ray_session import Machine, check_shares
+from tunekit.tuning.settings import SearchSettings
+from tunekit.tuning.study_export import export_study
+
+SPACE = SearchSpace.from_dict({"space": {"optim.lr": {"low": 0.1, "high": 1.0}}})
+RESULT = {
+    "epoch": 1,
+    "val_accuracy": 0.5,
+    "train_loss": 1.0,
+    "train_accuracy": 0.5,
+    "val_loss": 1.0,
+    "learning_rate": 0.1,
+    "epoch_seconds": 1.0,
+    "images_per_second": 10.0,
+}
+
+
+def desk(samples: int = 2) -> TrialDesk:
+    def assign(suggestion: Suggestion) -> Assignment:
+        return Assignment(suggestion.trial_id, suggestion.params, 0, 2, 0, "pack", "split", "folder")
+
+    return TrialDesk(SearchPolicy(SPACE, max_epochs=2), samples, assign)
+
+
+def test_the_desk_hands_out_as_many_trials_as_were_asked_for() -> None:
+    trials = desk(samples=2)
+    assert trials.hand_out("a") is not None
+    assert trials.hand_out("b") is not None
+    assert trials.hand_out("c") is None
+    assert trials.take("a", dict(RESULT))
+    assert not trials.take("a", {**RESULT, "epoch": 2})
+    assert not trials.take("b", {"failure": "training loss is nan in epoch 1", "epoch": 1})
+    assert trials.finished
+    assert [t.status for t in trials.policy.history.trials.values()] == ["completed", "failed"]
+    assert trials.policy.history.trials[0].results[0].metrics["train_loss"] == 1.0
+
+
+def test_a_lost_attempt_is_handed_out_again_and_given_up_after_three() -> None:
+    trials = desk(samples=1)
+    for attempt in ("a", "b", "c"):
+        assignment = trials.hand_out(attempt)
+        assert assignment is not None
+        assert assignment.trial_id == 0
+        assert not trials.finished
+        trials.attempt_lost(attempt, "Traceback ...\nActorDiedError: the node went away")
+    assert trials.hand_out("d") is None
+    assert trials.finished
+    trial = trials.policy.history.trials[0]
+    assert (trial.status, trial.reason) == ("lost", "ActorDiedError: the node went away")
+
+
+def test_ray_never_pickles_the_search_into_its_snapshots() -> None:
+    import pickle
+
+    trials = desk()
+    for adapter in (PolicySearcher(trials), PolicyScheduler(trials)):
+        assert b"TrialDesk" not in pickle.dumps(adapter)
+
+
+def test_checkpoints_of_the_best_trials_stay(tmp_path: Path) -> None:
+    paths, history = SearchPaths(tmp_path), History()
+    keeper = CheckpointKeeper(paths, history, keep=2)
+    history.subscribe(keeper.event)
+    for trial, value in enumerate([0.3, 0.9, 0.1, 0.5]):
+        files = paths.trial(trial)
+        files.folder.mkdir(parents=True)
+        files.best.touch()
+        files.last.touch()
+        history.append(Event("suggest", trial, params={}))
+        history.append(Event("result", trial, epoch=1, value=value))
+        if trial != 2:
+            history.append(Event("complete", trial))
+    assert [trial for trial in range(4) if paths.trial(trial).best.exists()] == [1, 2, 3]  # 2 still runs
+    assert [trial for trial in range(4) if paths.trial(trial).last.exists()] == [2]
+    history.append(Event("stop", 2, epoch=1))
+    assert [trial for trial in range(4) if paths.trial(trial).best.exists()] == [1, 3]
+
+
+def test_the_history_can_be_read_as_an_optuna_study(tmp_path: Path) -> None:
+    paths = lay_down_search(tmp_path, "mine")
+    for _ in range(2):  # a second export replaces the first
+        export_study(History.read(paths.history), load_space(paths.space), paths)
+    study = optuna.load_study(study_name="mine", storage=f"sqlite:///{paths.study}")
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["PRUNED", "COMPLETE"]
+    assert study.trials[1].intermediate_values == {1: 0.5, 2: 0.75, 3: 0.75}
+    assert study.best_trial.params == {"optim.lr": 0.5}
+
+
+def test_an_estimate_adds_up() -> None:
+    plan: dict[str, Any] = {"train_images": 90, "val_images": 30, "epochs": 9, "reduction_factor": 3}
+    seconds = estimate([0.01], trials=4, slots=2, rungs=(), **plan)
+    assert seconds.at_most == pytest.approx(2 * 9 * 1.0)
+    assert seconds.expected == seconds.at_most
+    seconds = estimate([0.01, 0.03], trials=4, slots=8, rungs=(3,), **plan)
+    assert seconds.at_most == pytest.approx(9 * 2.0)
+    assert seconds.expected == pytest.approx((3 + 6 / 3) * 2.0)
+
+
+def test_a_batch_is_measured_in_a_process_of_its_own() -> None:
+    process = MeasuringProcess(Measurement(("resnet8", "resnet20"), (8, 8, 1), 10, cpus=1, gpus=0))
+    try:
+        seconds = process.seconds_per_image()
+    finally:
+        process.close()
+    assert seconds is not None
+    assert len(seconds) == 2
+    assert all(0 < value < 10 for value in seconds)
+
+
+def test_a_measurement_that_fails_costs_only_the_estimate() -> None:
+    process = MeasuringProcess(Measurement(("resnet9",), (8, 8, 1), 10, cpus=1, gpus=0))
+    try:
+        assert process.seconds_per_image() is None
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "message"),
+    [
+        (3.0, None, "--cpus-per-trial 3: there are 2 CPUs here"),
+        (None, 0.5, "--gpus-per-trial 0.5: there is no GPU here"),
+    ],
+)
+def test_shares_that_do_not_fit_are_refused(cpus: float | None, gpus: float | None, message: str) -> None:
+    with pytest.raises(ResourceError) as error:
+        check_shares(cpus, gpus, Machine(cpus=2, gpus=0))
+    assert str(error.value) == message
+
+
+def test_settings_come_back_as_they_were_and_damage_is_named(tmp_path: Path) -> None:
+    paths = lay_down_search(tmp_path, "mine")
+    settings = SearchSettings.load(paths)
+    settings.save(paths)
+    assert SearchSettings.load(paths) == settings
+    assert settings.trial_seed(3) != settings.trial_seed(4)
+    paths.settings.write_text('{"name": "mine", "colour": 3}')
+    with pytest.raises(SearchError, match="not the settings of a search"):
+        SearchSettings.load(paths)
