@@ -93,7 +93,7 @@ class TrialPaths:
 
 
 def search_paths(results_dir: Path, name: str) -> SearchPaths:
-    """The folder of the search called `name`; it need not exist.
+    """The folder of the search called `name`, an absolute path; it need not exist.
 
     Raises:
         SearchError: if the name could leave the results folder or does not suit a file name.
@@ -103,14 +103,14 @@ def search_paths(results_dir: Path, name: str) -> SearchPaths:
             "a search name must be letters, digits, '.', '_' or '-', begin with a letter or digit "
             f"and have at most 100 characters, but got {name!r}"
         )
-    return SearchPaths(results_dir / name)
+    return SearchPaths(results_dir.resolve() / name)
 
 
 def list_searches(results_dir: Path) -> list[SearchPaths]:
     """The searches below `results_dir`, oldest first."""
     if not results_dir.is_dir():
         return []
-    found = [SearchPaths(child) for child in results_dir.iterdir()]
+    found = [SearchPaths(child) for child in results_dir.resolve().iterdir()]
     return sorted(
         (paths for paths in found if paths.settings.is_file()),
         key=lambda paths: (paths.settings.stat().st_mtime_ns, paths.name),

@@ -19,6 +19,7 @@ from tunekit.data.pack import Pack
 from tunekit.history import History
 from tunekit.paths import SearchPaths, find_search
 from tunekit.reporting.leaderboard import search_rows
+from tunekit.tracking.client import open_client
 from tunekit.tracking.server import tracking_uri
 from tunekit.tuning.progress import QuietView
 from tunekit.tuning.ray_session import Machine
@@ -57,9 +58,7 @@ def settings(tmp_path: Path, digits: Pack, **changes: Any) -> SearchSettings:
 
 
 def mlflow_client(paths: SearchPaths) -> Any:
-    import mlflow
-
-    return mlflow.MlflowClient(SearchSettings.load(paths).tracking_uri)
+    return open_client(SearchSettings.load(paths).tracking_uri)
 
 
 def child_runs(paths: SearchPaths) -> list[Any]:
@@ -144,6 +143,7 @@ class Driver:
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.folder = folder
+        self.started = time.time()
         command = [sys.executable, "-m", "tunekit", *arguments]
         self.process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -163,9 +163,29 @@ class Driver:
             time.sleep(0.1)
         raise AssertionError(f"did not come: {self.wait()}")
 
+    def family(self) -> list[psutil.Process]:
+        """Ray's processes of this driver: Ray puts them into sessions of their own, so look by age."""
+        return [
+            process
+            for process in psutil.process_iter()
+            if process.create_time() >= self.started and is_ray(process)
+        ]
+
     def workers(self) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "RecipeTrainable" in " ".join(child.cmdline())]
+        """Processes in which trials run (and none of Ray's own)."""
+        busy = [process for process in self.family() if words(process).startswith("ray::")]
+        return [process for process in busy if not any(w in words(process) for w in ("Agent", "IDLE"))]
+
+
+def words(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def is_ray(process: psutil.Process) -> bool:
+    return words(process).startswith("ray::") or "/ray/core/src/ray/" in words(process)
 
 
 @pytest.fixture
@@ -178,9 +198,14 @@ def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
 
     yield start
     for driver in drivers:
-        family = [psutil.Process(driver.process.pid)] if driver.process.poll() is None else []
-        for process in [child for parent in family for child in parent.children(recursive=True)] + family:
+        driver.process.kill()
+        driver.process.communicate()
+        # Workers end with their driver; Ray's agents try to reach its dead server for a minute more.
+        agents = [process for process in driver.family() if "Agent" in words(process)]
+        for process in agents:
             process.kill()
+        _, left = psutil.wait_procs(driver.family(), timeout=30)
+        assert not left, f"a killed driver leaves processes behind: {left}"
 
 
 def command(data_dir: str, space: Path, dataset: str = "digits", *more: str) -> tuple[str, ...]:

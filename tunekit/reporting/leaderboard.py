@@ -114,10 +114,12 @@ def _search_row(paths: SearchPaths) -> Row:
 
 def _state(paths: SearchPaths, ended: int, samples: int) -> str:
     try:
-        with FileLock(paths.lock, timeout=0):
-            return "finished" if ended >= samples else "interrupted"
+        FileLock(paths.lock, timeout=0).acquire().lock.release()
     except Timeout:
         return "running"
+    except OSError:
+        pass  # a folder that only can be read: nobody runs a search there
+    return "finished" if ended >= samples else "interrupted"
 
 
 def _trial_row(paths: SearchPaths, trial: Trial) -> Row:

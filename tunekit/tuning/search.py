@@ -46,6 +46,7 @@ from tunekit.tuning.study_export import export_study
 if TYPE_CHECKING:
     from tunekit.tracking.model import Classifier
 
+_LOCK_PATIENCE = 1.0  # seconds; a listing of searches holds the lock for a blink
 _TRACKING_GRACE = 120.0  # seconds that the end of a search waits for MLflow
 
 
@@ -71,7 +72,7 @@ def begin_search(
         TunekitError: naming what is wrong; then nothing was written.
     """
     settings.check()
-    paths = search_paths(results_dir.resolve(), settings.name)
+    paths = search_paths(results_dir, settings.name)
     space_file = find_space(settings.space)
     space = load_space(space_file).with_fixed(settings.fixed)
     if not space.parameters:
@@ -297,7 +298,7 @@ def _check_free(paths: SearchPaths) -> None:
 def _locked(paths: SearchPaths) -> Iterator[None]:
     """Only one process runs a search; a crash gives the lock back."""
     try:
-        with FileLock(paths.lock, timeout=0):
+        with FileLock(paths.lock, timeout=_LOCK_PATIENCE):
             yield
     except Timeout:
         raise SearchError(f"search {paths.name} is running in another process") from None
