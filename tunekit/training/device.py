@@ -17,8 +17,8 @@ def pick_device(gpus: float) -> torch.device:
 def gains_from_bf16(device: torch.device) -> bool:
     """Whether autocast to bfloat16 makes training faster on this device.
 
-    On a CPU with AVX512-BF16 it was 0.96x to 1.35x for the CIFAR networks at 8x8, 1.5x to 2.1x at
-    32x32 and 1.5x to 3x for resnet18 and resnet50 (one core, batch 64 and 128, torch 2.15);
+    On a CPU with AVX512-BF16 it was 0.96x to 1.35x for the CIFAR networks at 8x8, 1.5x to 2.0x at
+    32x32 and 1.6x to 3x for resnet18 and resnet50 (results/README.md has the figures);
     without such instructions bfloat16 is emulated and slower.
     """
     if device.type == "cuda":

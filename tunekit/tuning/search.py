@@ -210,7 +210,8 @@ class _SearchRun:
         left, samples = self._trials_left, self.settings.samples
         done = f" ({samples - left} are done)" if left < samples else ""
         rungs = ", ".join(map(str, self.policy.rungs)) if self.policy.stops else ""
-        stopping = f"early stopping at epochs {rungs}" if rungs else "no early stopping"
+        epochs = "epochs" if len(self.policy.rungs) > 1 else "epoch"
+        stopping = f"early stopping at {epochs} {rungs}" if rungs else "no early stopping"
         share = f"{resources.cpus_per_trial:g} CPU"
         if resources.gpus_per_trial:
             share += f" and {resources.gpus_per_trial:g} GPU"
