@@ -127,19 +127,23 @@ class History:
         """
         return cls(path, _read_events(path)[0])
 
-    def append(self, event: Event) -> Event:
-        """Add one event, to memory and to the file, and return it with its time."""
-        if not event.time:
-            event = dataclasses.replace(event, time=time.time())
-        self._take(event)
+    def append(self, *events: Event) -> None:
+        """Add events, to memory and to the file; those of one call reach the file together.
+
+        Events without a time get the present one.
+        """
+        now = time.time()
+        events = tuple(event if event.time else dataclasses.replace(event, time=now) for event in events)
+        for event in events:
+            self._take(event)
         if self.path is not None:
             if self._file is None:
                 self._file = _open_for_append(self.path)
-            self._file.write(event.to_line())
+            self._file.write("".join(event.to_line() for event in events))
             self._file.flush()
-        for listener in self._listeners:
-            listener(event)
-        return event
+        for event in events:
+            for listener in self._listeners:
+                listener(event)
 
     def subscribe(self, listener: Callable[[Event], None]) -> None:
         """Call `listener` with each event once it is on disk. It must return at once and never raise."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,20 @@ def test_an_interrupted_trial_comes_back_at_once() -> None:
     suggestion = search.next()
     search.interrupt(suggestion.trial_id)
     assert search.next() == Suggestion(suggestion.trial_id, suggestion.params, resumes=True)
+
+
+def test_a_result_and_its_decision_reach_the_disk_together(tmp_path: Path) -> None:
+    search = policy(sampler="random", history=History(tmp_path / "history.jsonl"))
+    on_disk: list[tuple[str, ...]] = []
+    search.history.subscribe(
+        lambda event: on_disk.append(tuple(e.kind for e in History.read(tmp_path / "history.jsonl").events))
+    )
+    train(search, search.next(), lambda epoch: 0.5)
+    train(search, search.next(), lambda epoch: 0.4)
+    search.history.close()
+    # Whoever hears of the last result can read from the disk that the trial has ended.
+    ends = [kinds for kinds in on_disk if kinds[-1] in ("complete", "stop")]
+    assert [kinds[-2:] for kinds in ends] == [("result", "complete")] * 2 + [("result", "stop")] * 2
 
 
 def test_completing_twice_is_one_event() -> None:

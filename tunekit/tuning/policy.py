@@ -124,15 +124,11 @@ class SearchPolicy:
         if not math.isfinite(value):
             self.fail(trial_id, epoch, f"diverged: value is {value}")
             return "stop"
-        earlier = self.values_at(epoch) if epoch in self.rungs else []
-        self.history.append(Event("result", trial_id, epoch=epoch, value=value, metrics=metrics))
-        if epoch >= self.max_epochs:
-            self.complete(trial_id)
-            return "stop"
-        if self.stops and not survives(value, earlier, self._reduction_factor):
-            self.history.append(Event("stop", trial_id, epoch=epoch))
-            return "stop"
-        return "continue"
+        result = Event("result", trial_id, epoch=epoch, value=value, metrics=metrics)
+        end = self._end_after(trial_id, epoch, value)
+        # Together, so that a crash never leaves a result whose decision nobody knows.
+        self.history.append(result, *([end] if end else []))
+        return "stop" if end else "continue"
 
     def complete(self, trial_id: int) -> None:
         """The trial has trained to its end."""
@@ -160,6 +156,15 @@ class SearchPolicy:
             elif (value := trial.value_at(rung)) is not None:
                 values.append(value)
         return values
+
+    def _end_after(self, trial_id: int, epoch: int, value: float) -> Event | None:
+        """The event that ends the trial with this result, if it ends."""
+        if epoch >= self.max_epochs:
+            return Event("complete", trial_id)
+        at_a_rung = self.stops and epoch in self.rungs
+        if at_a_rung and not survives(value, self.values_at(epoch), self._reduction_factor):
+            return Event("stop", trial_id, epoch=epoch)
+        return None
 
     def _trials(self) -> list[Trial]:
         return list(self.history.trials.values())
