@@ -52,17 +52,6 @@ class _Duration(click.ParamType[float]):
         return float(seconds)
 
 
-def _stack(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several options as one decorator, in the order they are given."""
-
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
 _results_option = click.option(
     "--results-dir",
     type=click.Path(path_type=Path, file_okay=False),

@@ -40,7 +40,7 @@ from tunekit.tuning.ray_session import (
     plan_resources,
     ray_session,
 )
-from tunekit.tuning.settings import SearchSettings, git_state, installed_versions, settings_dict
+from tunekit.tuning.settings import SearchSettings, git_state, installed_versions
 from tunekit.tuning.study_export import export_study
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def run_search(
         keeper = CheckpointKeeper(paths, history, settings.keep_checkpoints)
         tracker = Tracker(
             paths,
-            settings_dict(settings),
+            dataclasses.asdict(settings),
             settings.tracking_uri,
             tracking_artifacts(paths.folder.parent),
             lambda trial: describe(space.recipe(trial.params)),

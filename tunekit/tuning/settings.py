@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from tunekit.errors import SearchError
 from tunekit.paths import SearchPaths, atomic_write
@@ -131,8 +130,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def settings_dict(settings: SearchSettings) -> dict[str, Any]:
-    """The settings as plain values, for records."""
-    return dataclasses.asdict(settings)
