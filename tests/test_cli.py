@@ -125,6 +125,22 @@ SEARCH = ("search", "digits", "--space", "resnet")
         ((*SEARCH, "--results-dir", "file/below"), 1, "cannot be written"),
         ((*SEARCH, "--tracking-uri", "http://127.0.0.1:9"), 1, "does not answer"),
         ((*SEARCH, "--tracking-uri", "ftp://x"), 1, "ftp"),
+        (
+            (*SEARCH, "--set", "init=pretrained"),
+            1,
+            "init = 'pretrained' needs a model with published weights",
+        ),
+        ((*SEARCH, "--set", "init=search:none"), 1, "no search called 'none' in"),
+        ((*SEARCH, "--set", "init=file:none.pt"), 1, "none.pt"),
+        ((*SEARCH, "--set", "model.name=timm:resnet1"), 1, "did you mean 'resnet1"),
+        (("search", "digits", "--space", "convnext"), 1, "at least 16 px, but the images have 8"),
+        (("search", "digits", "--space", "plain.toml", "--baselines"), 1, "plain.toml has none"),
+        (("search", "digits", "--space", "row.toml"), 1, "did you mean 'B-mnist-vgg1"),
+        (("baseline", "B-mnist-vgg"), 1, "no baseline called 'B-mnist-vgg' in the shipped spaces"),
+        (("baseline", "B-mnist-vgg16", "--space", "resnet"), 1, "'B-mnist-vgg16' in resnet"),
+        (("baseline", "B-mnist-vgg16", "--epochs", "0"), 1, "--epochs must be at least 1, but got 0"),
+        (("choices",), 1, "no search in results"),
+        (("choices", "nothing"), 1, "no search called 'nothing'"),
         (("resume",), 1, "no search in results: start one"),
         (("resume", "nothing"), 1, "no search called 'nothing'"),
         (("best",), 1, "no search in results"),
@@ -145,6 +161,8 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(
     (tmp_path / "broken.toml").write_text("[space\n")
     (tmp_path / "unknown_key.toml").write_text('[space]\n"optim.lrr" = { low = 0.1, high = 1.0 }\n')
     (tmp_path / "range.toml").write_text('[space]\n"optim.lr" = { low = 1.0, high = 0.1 }\n')
+    (tmp_path / "plain.toml").write_text('[space]\n"optim.lr" = { low = 0.1, high = 1.0 }\n')
+    (tmp_path / "row.toml").write_text('baselines = ["B-mnist-vgg61"]\n[space]\n')
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
@@ -155,6 +173,32 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(
     assert message in errors[0]
     assert "Traceback" not in result.output
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("baseline", "A-mnist-vgg16-frozen", "--dataset", "digits"), "no weights of vgg16 from torchvision"),
+        (("search", "digits", "--space", "transfer"), "no weights of resnet18 from timm"),
+    ],
+    ids=["torchvision", "timm"],
+)
+def test_weights_that_cannot_be_downloaded_are_named_before_any_trial(
+    arguments: tuple[str, ...],
+    message: str,
+    run: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody is there: no network for anybody
+    for name in ("TORCH_HOME", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / "no-weights-here"))
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "init = 'file:PATH'" in result.output
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_name_that_is_taken_is_refused(run: Callable[..., Result], tmp_path: Path) -> None:
@@ -182,6 +226,23 @@ def test_a_port_that_is_taken_is_named_with_one_that_is_free(
     assert str(port) in result.output
 
 
+def test_choices_of_a_search_on_disk(run: Callable[..., Result], tmp_path: Path) -> None:
+    from tests.search_on_disk import lay_down_search
+
+    lay_down_search(tmp_path / "results", "mine")
+    assert "no key has two values" in run("choices").output  # its space calls nothing scientific
+    shown = run("choices", "mine", "--key", "optim.lr").output
+    assert re.search(r"0\.5 +1 +0 +0\.7500 +0\.5000", shown)
+    assert re.search(r"0\.1 +1 +0 +0\.2500 +0\.2500 +0\.2500 +too few trials to tell", shown)
+    assert (
+        "optim.lr: 0.5 did best (median 0.5000 at epoch 1, best 0.7500, 1 trial); 0.1 is 0.2500 behind"
+        in shown
+    )
+    (as_json,) = json.loads(run("choices", "--key", "optim.lr", "--json").output)
+    assert [choice["value"] for choice in as_json["choices"]] == [0.5, 0.1]
+    assert "did you mean 'optim.lr'?" in run("choices", "--key", "optim.lrr").output
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2h", 7200)]
 )
@@ -201,7 +262,15 @@ def test_search_rows_and_best_of_a_search_on_disk(run: Callable[..., Result], tm
     rows: list[dict[str, Any]] = json.loads(run("searches", "--json").output)
     assert [(row["search"], row["state"], row["ended"]) for row in rows] == [("mine", "interrupted", 2)]
     best: dict[str, Any] = json.loads(run("best", "--json").output)
-    assert list(best) == ["search", "trial", "val_accuracy", "epoch", "recipe", "checkpoint"]
+    assert list(best) == [
+        "search",
+        "trial",
+        "val_accuracy",
+        "epoch",
+        "baseline",
+        "recipe",
+        "checkpoint",
+    ]
     assert (best["search"], best["trial"], best["val_accuracy"], best["epoch"]) == ("mine", 1, 0.75, 2)
     assert best["recipe"]["optim"]["lr"] == 0.5
     assert best["recipe"]["optim"]["name"] == "adam"  # fixed by --set

@@ -36,8 +36,8 @@ def test_whole_numbers_are_taken_where_numbers_are_meant() -> None:
         ("batch_size", 1.5, "batch_size must be a whole number, but got 1.5"),
         ("batch_size", 0, "batch_size must be 1 to 65536, but got 0"),
         ("optim.nesterov", 1, "optim.nesterov must be a true or false, but got 1"),
-        ("model.name", "resnet21", "one of resnet8, resnet20"),
-        ("augment.policy", "shift_crop+flip", "none, or one or more of flip, shift_crop, cutout"),
+        ("model.name", "resnet21", "timm:NAME, but got 'resnet21' (did you mean 'resnet"),
+        ("augment.policy", "shift_crop+flip", "none, or one or more of flip, shift_crop, rotation"),
         ("augment.policy", "flip+flip", "none, or one or more of"),
     ],
 )

@@ -6,9 +6,10 @@ from typing import Any
 import optuna
 import pytest
 
+from tunekit.baselines import Baseline
 from tunekit.errors import RecipeError, SpaceError
-from tunekit.paths import find_space, shipped_spaces
-from tunekit.recipe import RECIPE_KEYS, Recipe
+from tunekit.paths import find_space
+from tunekit.recipe import Recipe
 from tunekit.space import SearchSpace, load_space, parse_assignment
 
 CONDITIONAL: dict[str, Any] = {
@@ -109,6 +110,20 @@ def test_fixing_a_key_takes_it_out_of_the_space_and_feeds_conditions() -> None:
         ({"fixed": {"a": 1}, "space": {"a": {"choices": [1, 2]}}}, "stands in both tables"),
         ({"baseline": [{"recipe": {}}]}, "baseline: needs a name"),
         ({"baseline": [{"name": "x"}]}, "baseline x: needs recipe"),
+        ({"baseline": 3}, "must be written as [[baseline]]"),
+        ({"baseline": [{"name": "x", "recipe": {}}] * 2}, "baseline x: the name is taken"),
+        ({"baseline": [{"name": "x", "epoch": 3}]}, "unknown field 'epoch' (did you mean 'epochs'?)"),
+        (
+            {"baseline": [{"name": "x", "epochs": "3"}]},
+            "baseline x: epochs must be a whole number, but got '3'",
+        ),
+        ({"baseline": [{"name": "x", "like": "y"}]}, "baseline x: like: no earlier baseline 'y'"),
+        ({"baseline": [{"name": "A-mnist-vgg16", "recipe": {}}], "baselines": ["A-*"]}, "of the catalogue"),
+        ({"baselines": "A-*"}, "baselines: must be a list of names or patterns"),
+        (
+            {"baselines": ["B-mnist-vg16"]},
+            "no baseline called 'B-mnist-vg16' (did you mean 'B-mnist-vgg16'?)",
+        ),
     ],
 )
 def test_a_broken_rule_is_named_with_file_and_key(tables: dict[str, Any], message: str) -> None:
@@ -137,6 +152,12 @@ def test_keys_of_a_space_must_be_recipe_keys(spec: dict[str, Any], message: str)
     assert message in str(error.value)
 
 
+def test_keys_of_a_baseline_must_be_recipe_keys() -> None:
+    tables = {"baseline": [{"name": "x", "recipe": {"optim.lrr": 0.1}}]}
+    with pytest.raises(SpaceError, match=r"my.toml: baseline x: unknown recipe key 'optim.lrr'"):
+        SearchSpace.from_dict(tables, "my.toml").check_recipe_keys()
+
+
 def test_files_that_are_no_toml_get_one_line(tmp_path: Path) -> None:
     broken = tmp_path / "broken.toml"
     broken.write_text("[space\n")
@@ -149,19 +170,127 @@ def test_files_that_are_no_toml_get_one_line(tmp_path: Path) -> None:
         find_space("resnt")
 
 
-@pytest.mark.parametrize("name", list(shipped_spaces()))
-def test_shipped_spaces_propose_recipes(name: str) -> None:
-    space = load_space(shipped_spaces()[name])
-    assert space.description
-    for seed in range(20):
-        space.recipe(propose(space, seed))
-    for baseline in space.baselines:
-        Recipe.from_flat(baseline.recipe)
+LEARNED = Recipe.from_flat({"optim.lr": 0.01, "optim.momentum": 0.9, "batch_size": 32})
 
 
-def test_resnet_space_varies_what_it_promises() -> None:
-    varied = set(load_space(find_space("resnet")).parameters)
-    assert varied >= set(RECIPE_KEYS) - {"augment.shift", "augment.cutout"}
+def test_a_recipe_inside_the_space_has_params_in_it() -> None:
+    space = SearchSpace.from_dict(CONDITIONAL)
+    params = {"optim.name": "sgd", "optim.lr": 0.01, "optim.momentum": 0.9, "batch_size": 32}
+    assert space.params_of(LEARNED) == params
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optim.lr", 2.0),
+        ("optim.name", "adamw"),
+        ("batch_size", 40),
+        ("batch_size", 80),
+        ("optim.momentum", 0.995),
+    ],
+)
+def test_a_recipe_outside_of_a_range_a_choice_or_a_grid_has_none(key: str, value: Any) -> None:
+    outside = Recipe.from_flat({**LEARNED.to_flat(), key: value})
+    assert SearchSpace.from_dict(CONDITIONAL).params_of(outside) is None
+
+
+def test_what_is_not_active_or_does_not_vary_may_have_any_value() -> None:
+    space = SearchSpace.from_dict(CONDITIONAL)
+    adam = {**LEARNED.to_flat(), "optim.name": "adam", "optim.momentum": 0.995, "schedule.name": "step"}
+    assert space.params_of(Recipe.from_flat(adam)) == {
+        "optim.name": "adam",
+        "optim.lr": 0.01,
+        "batch_size": 32,
+    }
+    assert space.with_fixed({"optim.name": "adam"}).params_of(LEARNED) == {"optim.lr": 0.01, "batch_size": 32}
+
+
+def test_params_of_a_proposal_are_the_proposal() -> None:
+    grid = {
+        "optim.momentum": {"low": 0.0, "high": 0.9, "step": 0.1},
+        "model.depth": {"low": 1, "high": 5, "step": 2},
+    }
+    space = SearchSpace.from_dict({"space": {**grid, "optim.lr": {"low": 1e-4, "high": 1.0, "log": True}}})
+    for seed in range(30):
+        params = propose(space, seed)
+        assert space.params_of(space.recipe(params)) == params
+
+
+NETWORKS = SearchSpace.from_dict(
+    {
+        "fixed": {"init": "pretrained"},
+        "space": {
+            "model.name": {"choices": ["scratch", "vgg11", "googlenet"]},
+            "model.bn_placement": {
+                "choices": ["before_act", "none"],
+                "when": {"model.name": ["scratch", "vgg11"]},
+            },
+            "model.depth": {"low": 2, "high": 6, "when": {"model.name": ["scratch"]}},
+            "model.head": {"choices": ["gap", "fc4096"], "when": {"model.bn_placement": ["none"]}},
+            "model.width": {"choices": [16, 32], "when": {"model.depth": [4]}},
+            "optim.lr": {"low": 1e-3, "high": 1.0},
+        },
+    }
+)
+
+
+def test_combinations_are_what_the_space_can_reach() -> None:
+    assert list(NETWORKS.combinations("model.name", "model.bn_placement", "init", "input.size")) == [
+        {"model.name": name, "model.bn_placement": placement, "init": "pretrained", "input.size": 0}
+        for name, placement in [
+            ("scratch", "before_act"),
+            ("scratch", "none"),
+            ("vgg11", "before_act"),
+            ("vgg11", "none"),
+            ("googlenet", "before_act"),
+        ]
+    ]
+
+
+def test_conditions_of_conditions_decide_and_nothing_comes_twice() -> None:
+    assert [c["model.head"] for c in NETWORKS.combinations("model.head")] == ["gap", "fc4096"]
+    with_heads = list(NETWORKS.with_fixed({"model.name": "googlenet"}).combinations("model.head"))
+    assert with_heads == [{"model.head": "gap"}]
+
+
+def test_a_range_gives_its_ends_and_what_conditions_name() -> None:
+    scratch = NETWORKS.with_fixed({"model.name": "scratch", "model.bn_placement": "none"})
+    assert {c["model.depth"] for c in scratch.combinations("model.depth")} == {2, 4, 6}
+    widths = {
+        (c["model.depth"], c["model.width"]) for c in scratch.combinations("model.depth", "model.width")
+    }
+    assert widths == {(2, 32), (6, 32), (4, 16), (4, 32)}
+
+
+def test_a_space_names_baselines_of_the_catalogue_and_has_its_own() -> None:
+    own = {"name": "mine", "recipe": {"optim.lr": 0.2}}
+    tables = {"baselines": ["B-mnist-vgg1?", "D-mnist-vgg16", "B-mnist-vgg*"], "baseline": [own]}
+    names = [baseline.name for baseline in SearchSpace.from_dict(tables).baselines]
+    assert names[:4] == ["B-mnist-vgg16", "B-mnist-vgg11", "B-mnist-vgg19", "D-mnist-vgg16"]
+    assert names[-1] == "mine"
+    assert len(set(names)) == len(names) > 5
+
+
+def test_a_baseline_like_another_says_only_what_differs() -> None:
+    first = {
+        "name": "a",
+        "recipe": {"optim.lr": 0.2, "batch_size": 8},
+        "dataset": "mnist",
+        "reported_accuracy": 9.5,
+    }
+    second = {"name": "b", "like": "a", "recipe": {"optim.lr": 0.1}, "epochs": 3}
+    _, read = SearchSpace.from_dict({"baseline": [first, second]}).baselines
+    assert read == Baseline("b", {"optim.lr": 0.1, "batch_size": 8}, "mnist", None, 3)
+
+
+def test_a_space_needs_nothing_that_varies_to_hold_baselines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "space.toml").write_text('baselines = ["A-mnist-*"]\n')
+    monkeypatch.chdir(tmp_path)  # the catalogue is found from anywhere
+    space = load_space(Path("space.toml"))
+    assert len(space.baselines) == 5
+    assert list(space.combinations("model.name")) == [{"model.name": "resnet20"}]
 
 
 @pytest.mark.parametrize(

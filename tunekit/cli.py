@@ -73,12 +73,39 @@ _tracking_option = click.option(
     show_envvar=True,
     help="MLflow server.  [default: SQLite in the results folder]",
 )
+_image_size_option = click.option(
+    "--image-size", type=int, help="Side in pixels to which a folder's images are resized.  [default: 64]"
+)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _quiet_option = click.option("--quiet", "-q", is_flag=True, help="No plan and no progress, only the result.")
 _budget_option = click.option(
     "--time-budget", type=_Duration(), help="Stop after this time, e.g. 30m; 'tunekit resume' goes on."
 )
 _name_argument = click.argument("name", required=False)
+
+
+def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that trains: data, resources, where things go."""
+    options = (
+        click.option("--name", help="Name of the search.  [default: data set, space and time]"),
+        click.option("--seed", type=int, default=0, help="Of every random draw."),
+        click.option("--train-limit", type=int, help="Use a stratified part of so many training images."),
+        click.option("--val-fraction", type=float, default=0.2, help="Share of them that validates."),
+        _image_size_option,
+        click.option("--cpus-per-trial", type=float, help="[default: 1; with GPUs an even share]"),
+        click.option(
+            "--gpus-per-trial", type=float, help="A fraction shares a GPU.  [default: 1 if there are GPUs]"
+        ),
+        click.option("--keep-checkpoints", type=int, default=3, help="Best trials whose weights are kept."),
+        _tracking_option,
+        _budget_option,
+        _results_option,
+        _data_option,
+        _quiet_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.group(
@@ -104,8 +131,6 @@ def main() -> None:
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Fix a recipe key for this search."
 )
-@click.option("--name", help="Name of the search.  [default: dataset, space and time]")
-@click.option("--seed", type=int, default=0, help="Of every random draw.")
 @click.option(
     "--sampler",
     type=click.Choice(_SAMPLERS),
@@ -125,30 +150,12 @@ def main() -> None:
     default=3,
     help="One trial in so many goes on at a rung.",
 )
-@click.option("--train-limit", type=int, help="Use a stratified part of so many training images.")
-@click.option("--val-fraction", type=float, default=0.2, help="Share of them that validates.")
 @click.option(
-    "--image-size", type=int, help="Side in pixels to which a folder's images are resized.  [default: 64]"
+    "--baselines", "with_baselines", is_flag=True, help="First train the space's known recipes in full."
 )
-@click.option("--cpus-per-trial", type=float, help="[default: 1; with GPUs an even share]")
-@click.option("--gpus-per-trial", type=float, help="A fraction shares a GPU.  [default: 1 if there are GPUs]")
-@click.option("--keep-checkpoints", type=int, default=3, help="Best trials whose weights are kept.")
-@_tracking_option
-@_budget_option
-@_results_option
-@_data_option
-@_quiet_option
+@_training_options
 def search(
-    dataset: str,
-    space: str,
-    assignments: tuple[str, ...],
-    name: str | None,
-    results_dir: Path,
-    data_dir: Path | None,
-    tracking_uri: str | None,
-    time_budget: float | None,
-    quiet: bool,
-    **options: Any,
+    dataset: str, space: str, assignments: tuple[str, ...], with_baselines: bool, **options: Any
 ) -> None:
     """Search for the best recipe on DATASET.
 
@@ -157,26 +164,46 @@ def search(
     \b
     tunekit search digits --space resnet
     tunekit search cifar10 --space resnet --samples 50 --set optim.name=sgd
+    tunekit search mnist --space vgg --baselines
     tunekit search path/to/photos --space resnet --image-size 64
     """
-    from tunekit.space import parse_assignment
-    from tunekit.tracking.server import tracking_uri as resolve_uri
-    from tunekit.tuning.progress import make_view
-    from tunekit.tuning.search import begin_search
-    from tunekit.tuning.settings import SearchSettings
+    from tunekit.paths import find_space
+    from tunekit.space import load_space, parse_assignment
+    from tunekit.tuning.baseline_choice import baselines_for
 
-    settings = SearchSettings(
-        name=name or _default_name(dataset, space),
-        dataset=_absolute_if_folder(dataset),
-        space=_absolute_if_folder(space),
-        data_dir=str(_data_dir(data_dir)),
-        tracking_uri=resolve_uri(results_dir, tracking_uri),
-        fixed=dict(parse_assignment(text) for text in assignments),
-        **options,
-    )
-    view = make_view(quiet)
-    paths = begin_search(settings, results_dir, view)
-    _run(paths, view, time_budget)
+    known = load_space(find_space(space)).baselines if with_baselines else ()
+    if with_baselines and not known:
+        raise click.ClickException(f"--baselines: the space {space} has none")
+    fixed = dict(parse_assignment(text) for text in assignments)
+    _train(dataset, space, baselines_for(dataset, known), fixed=fixed, **options)
+
+
+@main.command()
+@click.argument("baseline_id", metavar="ID")
+@click.option("--epochs", type=int, help="[default: as reported]")
+@click.option("--dataset", help="[default: the one it was reported for]")
+@click.option("--space", help="The space that lists it.  [default: the shipped one that does]")
+@_training_options
+def baseline(
+    baseline_id: str, epochs: int | None, dataset: str | None, space: str | None, **options: Any
+) -> None:
+    """Train the known recipe ID in full, and compare it with its reported accuracy.
+
+    'tunekit spaces show report-b' lists the recipes of a space.
+
+    \b
+    tunekit baseline B-mnist-vgg16-bn-after-relu --epochs 3 --train-limit 3000
+    """
+    from tunekit.tuning.baseline_choice import find_in_spaces
+
+    space, known = find_in_spaces(baseline_id, space)
+    dataset, epochs = dataset or known.dataset, known.epochs if epochs is None else epochs
+    if epochs is None:
+        raise click.UsageError(f"{baseline_id} has no reported number of epochs: give --epochs")
+    if not dataset:
+        raise click.UsageError(f"{baseline_id} has no data set: give --dataset")
+    options["name"] = options["name"] or _default_name("", baseline_id)
+    _train(dataset, space, [known], samples=0, epochs=epochs, **options)
 
 
 @main.command()
@@ -262,6 +289,37 @@ def best(name: str | None, results_dir: Path, as_json: bool) -> None:
     click.echo(f"weights: {row['checkpoint']}")
 
 
+@main.command()
+@_name_argument
+@click.option("--key", help="One recipe key.  [default: all that the space calls scientific]")
+@_results_option
+@_json_option
+def choices(name: str | None, key: str | None, results_dir: Path, as_json: bool) -> None:
+    """Compare the values of a recipe key over the trials of the search NAME (default: the latest).
+
+    A difference that chance explains is called noise.
+
+    \b
+    tunekit choices
+    tunekit choices mnist-vgg --key model.bn_placement
+    """
+    from dataclasses import asdict
+
+    from tunekit.paths import find_search
+    from tunekit.reporting.choices import choice_table, compare_key, scientific_comparisons
+
+    paths = find_search(results_dir, name)
+    found = [compare_key(paths, key)] if key else scientific_comparisons(paths)
+    if as_json:
+        click.echo(json.dumps([asdict(comparison) for comparison in found], indent=2))
+        return
+    for comparison in found:
+        _print_table(choice_table(comparison))
+        click.echo(f"{comparison.verdict()}\n")
+    if not found:
+        click.echo(f"search {paths.name}: no key has two values with a trial that ended yet")
+
+
 @main.group(cls=_Group, invoke_without_command=True)
 @_data_option
 @_json_option
@@ -283,9 +341,7 @@ def datasets(ctx: click.Context, data_dir: Path | None, as_json: bool) -> None:
 
 @datasets.command()
 @click.argument("dataset")
-@click.option(
-    "--image-size", type=int, help="Side in pixels to which a folder's images are resized.  [default: 64]"
-)
+@_image_size_option
 @_data_option
 def prepare(dataset: str, image_size: int | None, data_dir: Path | None) -> None:
     """Download (if need be), check and pack DATASET, so that a search can begin at once.
@@ -393,13 +449,49 @@ def ui(port: int, host: str, tracking_uri: str | None, results_dir: Path) -> Non
     serve_ui(results_dir, tracking_uri, host, port)
 
 
+def _train(
+    dataset: str,
+    space: str,
+    baselines: Any,
+    *,
+    name: str | None,
+    results_dir: Path,
+    data_dir: Path | None,
+    tracking_uri: str | None,
+    time_budget: float | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    from tunekit.tracking.server import tracking_uri as resolve_uri
+    from tunekit.tuning.begin import begin_search
+    from tunekit.tuning.progress import make_view
+    from tunekit.tuning.settings import SearchSettings
+
+    settings = SearchSettings(
+        name=name or _default_name(dataset, space),
+        dataset=_absolute_if_folder(dataset),
+        space=_absolute_if_folder(space),
+        data_dir=str(_data_dir(data_dir)),
+        tracking_uri=resolve_uri(results_dir, tracking_uri),
+        **options,
+    )
+    view = make_view(quiet)
+    _run(begin_search(settings, results_dir, view, baselines=baselines), view, time_budget)
+
+
 def _run(paths: Any, view: Any, time_budget: float | None) -> None:
-    from tunekit.reporting.leaderboard import trial_rows, trial_table
+    from tunekit.reporting.choices import scientific_comparisons
+    from tunekit.reporting.leaderboard import baseline_rows, baseline_table, trial_rows, trial_table
     from tunekit.tuning.progress import duration
     from tunekit.tuning.search import run_search
 
     outcome = run_search(paths, view, time_budget)
     _print_table(trial_table(trial_rows(paths), most=10))
+    if known := baseline_rows(paths):
+        _print_table(baseline_table(known))
+    comparisons = scientific_comparisons(paths)
+    for comparison in comparisons:
+        click.echo(comparison.verdict())
     how = "finished" if outcome.finished else "interrupted"
     click.echo(f"\nSearch {paths.name} {how} after {duration(outcome.seconds)}.")
     where = _results_flag(paths.folder.parent)
@@ -411,6 +503,8 @@ def _run(paths: Any, view: Any, time_budget: float | None) -> None:
         click.echo(f"Go on with:  tunekit resume {paths.name}{where}")
         sys.exit(130)
     click.echo(f"Best recipe: tunekit best {paths.name}{where}")
+    if comparisons:
+        click.echo(f"Choices:     tunekit choices {paths.name}{where}")
     click.echo(f"Review:      tunekit ui{where}")
 
 
@@ -419,8 +513,8 @@ def _results_flag(results_dir: Path) -> str:
 
 
 def _default_name(dataset: str, space: str) -> str:
-    words = [Path(dataset).name or "images", Path(space).stem, time.strftime("%Y%m%d-%H%M%S")]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words)).lstrip("-._")[:100]
+    words = [Path(dataset).name, Path(space).stem, time.strftime("%Y%m%d-%H%M%S")]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(filter(None, words))).lstrip("-._")[:100]
 
 
 def _absolute_if_folder(name: str) -> str:

@@ -21,7 +21,7 @@ from tunekit.recipe import Value
 
 EventKind = Literal["suggest", "result", "complete", "stop", "pause", "resume", "fail", "lose"]
 """
-suggest   a new trial, with its params and seed        stop    stopped early at the rung `epoch`
+suggest   a new trial, with params (and baseline)      stop    stopped early at the rung `epoch`
 result    one epoch's value and metrics                pause   stopped at a rung, may be resumed
 complete  trained to the last epoch                    resume  goes on from its last checkpoint
 fail      the recipe cannot be trained (`reason`)      lose    the machine failed it (`reason`)
@@ -52,6 +52,7 @@ class Event:
     params: Mapping[str, Value] | None = None
     metrics: Mapping[str, float] | None = None
     reason: str | None = None
+    baseline: str | None = None  # name of the known recipe that the trial trains; then `params` are its keys
 
     def to_line(self) -> str:
         """The event as one line of JSON, absent fields left out."""
@@ -76,6 +77,7 @@ class Trial:
     id: int
     params: Mapping[str, Value]
     started: float
+    baseline: str | None = None
     status: TrialStatus = "running"
     results: list[Result] = field(default_factory=list)
     ended: float | None = None
@@ -168,7 +170,7 @@ class History:
         self.events.append(event)
         if event.kind == "suggest":
             assert event.trial not in self.trials and event.params is not None
-            self.trials[event.trial] = Trial(event.trial, event.params, event.time)
+            self.trials[event.trial] = Trial(event.trial, event.params, event.time, event.baseline)
             return
         trial = self.trials[event.trial]
         if event.kind == "result":

@@ -35,6 +35,10 @@ class SearchPaths:
         """The search space as it was when the search began (TOML)."""
         return self.folder / "space.toml"
 
+    def first_weights(self, key: str) -> Path:
+        """Weights that networks of the search begin with (safetensors); `key` is a plain word."""
+        return self.folder / "first_weights" / f"{key}.safetensors"
+
     @property
     def split(self) -> Path:
         """Which images train and which validate (indices into the pack)."""
@@ -159,11 +163,19 @@ def pack_folder(data_dir: Path, key: str) -> Path:
 
 def shipped_spaces() -> dict[str, Path]:
     """The search spaces that come with tunekit, by name."""
+    return {path.stem: path for path in sorted(_shipped().glob("*.toml")) if path != baseline_catalogue()}
+
+
+def baseline_catalogue() -> Path:
+    """The known recipes that the search spaces name (TOML)."""
+    return _shipped() / "baselines.toml"
+
+
+def _shipped() -> Path:
     package = Path(__file__).parent
     # A wheel carries them inside the package; a checkout has them beside it.
     inside, beside = package / "search_spaces", package.parent / "search_spaces"
-    folder = inside if inside.is_dir() else beside
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return inside if inside.is_dir() else beside
 
 
 def find_space(name_or_path: str) -> Path:

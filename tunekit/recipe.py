@@ -19,6 +19,11 @@ from tunekit.errors import RecipeError, nearest
 Value = bool | int | float | str
 
 MODELS = (
+    "lenet5",
+    "vgg11",
+    "vgg13",
+    "vgg16",
+    "vgg19",
     "resnet8",
     "resnet20",
     "resnet32",
@@ -27,11 +32,30 @@ MODELS = (
     "resnet34",
     "resnet50",
     "resnet101",
+    "googlenet",
+    "minigooglenet",
+    "convnext_atto",
+    "convnext_tiny",
+    "convnext_small",
+    "scratch",
 )
-BN_PLACEMENTS = ("before_act", "after_act", "none")
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "cosine", "one_cycle", "step")
-AUGMENTATIONS = ("flip", "shift_crop", "cutout")
+BN_PLACEMENTS = ("before_act", "after_act", "none", "pre_act")
+HEADS = ("gap", "fc4096")
+FREEZE_POLICIES = ("none", "head_only", "first_k_stages", "gradual", "bn_frozen")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lamb")
+SCHEDULES = ("constant", "cosine", "one_cycle", "step", "plateau", "wsd")
+AUGMENTATIONS = (
+    "flip",
+    "shift_crop",
+    "rotation",
+    "randaugment",
+    "trivialaugment",
+    "autoaugment",
+    "cutout",
+    "random_erasing",
+    "mixup",
+    "cutmix",
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +67,7 @@ class Rule:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()  # a value may also be one of these with a name behind it: `timm:NAME`
     joined: bool = False  # several choices may be joined by "+", or be "none"
 
     def text(self) -> str:
@@ -50,7 +75,7 @@ class Rule:
         if self.joined:
             return f"none, or one or more of {', '.join(self.choices)} joined by '+'"
         if self.choices:
-            return f"one of {', '.join(self.choices)}"
+            return f"one of {', '.join([*self.choices, *(f'{prefix}NAME' for prefix in self.prefixes)])}"
         if self.low is not None:
             return f"{self.low:g} to {self.high:g}"
         return "true or false"
@@ -60,7 +85,9 @@ class Rule:
         if self.joined:
             return value == "none" or _is_joined_in_order(str(value), self.choices)
         if self.choices:
-            return value in self.choices
+            return value in self.choices or any(
+                str(value).startswith(prefix) and len(str(value)) > len(prefix) for prefix in self.prefixes
+            )
         if self.low is not None and self.high is not None:
             return math.isfinite(float(value)) and self.low <= float(value) <= self.high
         return True
@@ -81,15 +108,51 @@ class ModelRecipe:
     """`model.*`: which network, and where its batch norm stands."""
 
     name: str = _key(
-        "resnet20",
-        "resnet8/20/32/56: He et al. 2016, section 4.2; resnet18/34/50/101: timm's, 3x3 stem up to 64 px",
-        choices=MODELS,
+        "resnet20", "network; timm:NAME is any image model of timm", choices=MODELS, prefixes=("timm:",)
     )
     bn_placement: str = _key(
         "before_act",
-        "batch norm before the activation, after it, or none (then convolutions have a bias)",
+        "norm before the activation, after it, none (then convolutions have a bias), pre_act (resnets)",
         choices=BN_PLACEMENTS,
     )
+    conv_bias: bool = _key(False, "a bias in every convolution, even where a norm follows")
+    head: str = _key(
+        "gap",
+        "after global pooling: one linear layer (gap), or two hidden ones of 4096 (fc4096)",
+        choices=HEADS,
+    )
+    dropout: float = _key(0.0, "dropout in the head", unit="share of the features", low=0.0, high=0.9)
+    last_pool: int = _key(
+        2, "side of the last pooling of vgg (left out where it does not fit)", unit="px", low=1, high=2
+    )
+    depth: int = _key(3, "convolution-pooling stages of scratch", unit="stages", low=1, high=6)
+    width: int = _key(32, "channels of the first stage of scratch; each stage doubles them", low=4, high=512)
+
+
+@dataclass(frozen=True)
+class InputRecipe:
+    """`input.*`: what the network sees."""
+
+    size: int = _key(
+        0,
+        "shorter side to which images are resized on the device; 0 leaves them",
+        unit="px",
+        low=0,
+        high=1024,
+    )
+
+
+@dataclass(frozen=True)
+class FreezeRecipe:
+    """`freeze.*`: which parts of the network do not train."""
+
+    policy: str = _key(
+        "none",
+        "what does not train; gradual starts with head_only and frees a stage every few epochs",
+        choices=FREEZE_POLICIES,
+    )
+    stages: int = _key(1, "how many stages first_k_stages freezes", unit="stages", low=1, high=100)
+    every: int = _key(1, "epochs until gradual lets the next stage train", unit="epochs", low=1, high=1000)
 
 
 @dataclass(frozen=True)
@@ -100,7 +163,14 @@ class OptimRecipe:
     lr: float = _key(0.1, "peak learning rate", low=1e-7, high=10.0)
     momentum: float = _key(0.9, "momentum, for sgd; 0 is plain SGD", low=0.0, high=0.999)
     nesterov: bool = _key(False, "Nesterov momentum, for sgd with momentum above 0")
-    weight_decay: float = _key(5e-4, "L2 penalty (sgd, adam) or decoupled decay (adamw)", low=0.0, high=1.0)
+    weight_decay: float = _key(
+        5e-4, "L2 penalty (sgd, adam, rmsprop) or decoupled decay (adamw, lamb)", low=0.0, high=1.0
+    )
+    decay_norms_and_biases: bool = _key(True, "whether weight decay acts on norms and biases too")
+    layer_decay: float = _key(
+        1.0, "factor of the learning rate for each stage further from the head", low=0.1, high=1.0
+    )
+    clip_norm: float = _key(0.0, "largest norm of the gradient; 0 does not clip", low=0.0, high=1000.0)
 
 
 @dataclass(frozen=True)
@@ -111,6 +181,14 @@ class ScheduleRecipe:
     warmup: float = _key(
         0.0, "linear warm-up (one_cycle has its own)", unit="fraction of training", low=0.0, high=0.5
     )
+    patience: int = _key(
+        3,
+        "epochs without a better validation loss before plateau takes a tenth",
+        unit="epochs",
+        low=1,
+        high=100,
+    )
+    decay: float = _key(0.2, "final decay of wsd", unit="fraction of training", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
@@ -119,9 +197,17 @@ class AugmentRecipe:
 
     policy: str = _key("none", "augmentations, in this order", choices=AUGMENTATIONS, joined=True)
     shift: float = _key(0.125, "largest shift of shift_crop", unit="fraction of the side", low=0.0, high=0.5)
+    rotation: float = _key(15.0, "largest angle of rotation", unit="degrees", low=0.0, high=180.0)
+    randaugment: int = _key(9, "magnitude of randaugment", unit="of 30", low=0, high=30)
+    randaugment_ops: int = _key(2, "changes that randaugment makes to an image", low=1, high=8)
+    trivialaugment: float = _key(1.0, "share of images that trivialaugment changes", low=0.0, high=1.0)
+    autoaugment: float = _key(1.0, "share of images that autoaugment changes", low=0.0, high=1.0)
     cutout: float = _key(
         0.25, "side of the square that cutout blanks", unit="fraction of the side", low=0.0, high=1.0
     )
+    random_erasing: float = _key(0.25, "share of images that random_erasing changes", low=0.0, high=1.0)
+    mixup: float = _key(0.2, "alpha of mixup: how evenly two images mix", low=0.0, high=10.0)
+    cutmix: float = _key(1.0, "alpha of cutmix: how evenly areas spread", low=0.0, high=10.0)
 
 
 @dataclass(frozen=True)
@@ -129,6 +215,19 @@ class LossRecipe:
     """`loss.*`: cross-entropy and its smoothing."""
 
     label_smoothing: float = _key(0.0, "share of the target spread over all classes", low=0.0, high=0.9)
+    aux_weight: float = _key(
+        0.3,
+        "weight of the loss of googlenet's two auxiliary classifiers; 0 leaves them out",
+        low=0.0,
+        high=1.0,
+    )
+
+
+@dataclass(frozen=True)
+class EmaRecipe:
+    """`ema.*`: the exponential moving average of the weights, which is then what is judged and kept."""
+
+    decay: float = _key(0.0, "share of the average that a step keeps; 0 is no average", low=0.0, high=0.99999)
 
 
 @dataclass(frozen=True)
@@ -136,10 +235,19 @@ class Recipe:
     """Everything that one training needs to know, apart from data, epochs and seed."""
 
     model: ModelRecipe = ModelRecipe()
+    init: str = _key(
+        "random",
+        "first weights: random, pretrained (of the library), a file, or the best of an earlier search",
+        choices=("random", "pretrained"),
+        prefixes=("file:", "search:"),
+    )
+    input: InputRecipe = InputRecipe()
+    freeze: FreezeRecipe = FreezeRecipe()
     optim: OptimRecipe = OptimRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     augment: AugmentRecipe = AugmentRecipe()
     loss: LossRecipe = LossRecipe()
+    ema: EmaRecipe = EmaRecipe()
     batch_size: int = _key(128, "images in a training step", unit="images", low=1, high=65536)
 
     @classmethod

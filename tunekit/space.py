@@ -1,5 +1,7 @@
 """Search spaces: which recipe keys vary, and how. Data (TOML), never code.
 
+baselines = ["B-mnist-vgg*"]              # known recipes of the catalogue, by name or pattern
+
 [fixed]                                   # keys that differ from the recipe's default but do not vary
 "schedule.name" = "cosine"
 
@@ -8,26 +10,28 @@
 "optim.momentum" = { low = 0.0, high = 0.99, when = { "optim.name" = ["sgd"] } }
 "model.bn_placement" = { choices = ["before_act", "after_act", "none"], role = "scientific" }
 
-[[baseline]]                              # known recipes with a reported result
+[[baseline]]                              # known recipes of one's own: tunekit/baselines.py
 name = "..."
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from tunekit.baselines import Baseline as Baseline
+from tunekit.baselines import matching_baselines, read_baselines
 from tunekit.errors import RecipeError, SpaceError, nearest
 from tunekit.recipe import RECIPE_KEYS, Recipe, Value, check_value
 
 ROLES = ("scientific", "nuisance")
 _PARAMETER_FIELDS = {"low", "high", "log", "step", "choices", "when", "role"}
-_BASELINE_FIELDS = {"name", "recipe", "dataset", "reported_accuracy", "epochs", "source"}
-_TABLES = {"fixed", "space", "baseline", "description"}
+_TABLES = {"fixed", "space", "baseline", "baselines", "description"}
 
 
 class Proposer(Protocol):
@@ -74,6 +78,16 @@ class Parameter:
             )
         return trial.suggest_float(self.name, float(self.low), float(self.high), step=self.step, log=self.log)
 
+    def holds(self, value: Value) -> bool:
+        """Whether the range or the choices have `value`; with a step, whether it lies on the grid."""
+        if self.choices:
+            return value in self.choices
+        assert self.low is not None and self.high is not None and not isinstance(value, str)
+        if not self.low <= value <= self.high:
+            return False
+        step = self.step or (1 if self.integer else None)
+        return step is None or math.isclose((steps := (value - self.low) / step), round(steps), abs_tol=1e-8)
+
     def text(self) -> str:
         """The range in words: `0.0001 to 1 (log)`, `sgd | adam`."""
         if self.choices:
@@ -86,18 +100,6 @@ class Parameter:
             f"{name} = {' | '.join(map(str, allowed))}" for name, allowed in self.when.items()
         )
         return f"{words}, when {conditions}" if conditions else words
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A known recipe with a reported result."""
-
-    name: str
-    recipe: Mapping[str, Value]
-    dataset: str = ""
-    reported_accuracy: float | None = None  # in %, on the test set, as the source reports it
-    epochs: int | None = None
-    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,58 @@ class SearchSpace:
         """The whole recipe of a proposal: defaults, then fixed keys, then `params`."""
         return Recipe.from_flat({**self.fixed, **params})
 
+    def params_of(self, recipe: Recipe) -> dict[str, Value] | None:
+        """What this space would have to propose for `recipe`, as far as it varies keys.
+
+        Returns:
+            The keys of this space that are active, with the recipe's values; None if one lies outside
+            its range or its choices or off its grid. The keys that do not vary may have any value.
+        """
+        flat = recipe.to_flat()
+        params: dict[str, Value] = {}
+        for parameter in self.parameters.values():
+            if parameter.active({**self.fixed, **params}):
+                if not parameter.holds(flat[parameter.name]):
+                    return None
+                params[parameter.name] = flat[parameter.name]
+        return params
+
+    def combinations(self, *names: str) -> Iterator[dict[str, Value]]:
+        """Every combination of values of the keys `names` that the space can reach, each once.
+
+        Args:
+            names: recipe keys. Of a range both ends count, and the values that conditions name; a
+                key that does not vary or is not active has its fixed value or the recipe's default.
+        """
+        reached: list[dict[str, Value]] = [dict(self.fixed)]
+        decisive = self._with_conditions(names)
+        for parameter in self.parameters.values():
+            if parameter.name in decisive:
+                reached = [more for values in reached for more in self._extended(values, parameter)]
+        found = [{name: values.get(name, RECIPE_KEYS[name].default) for name in names} for values in reached]
+        return iter({tuple(values.values()): values for values in found}.values())
+
+    def _with_conditions(self, names: Iterable[str]) -> set[str]:
+        """`names` and the keys on which it depends whether they are active."""
+        found = set(names)
+        for parameter in reversed(list(self.parameters.values())):  # conditions come first, so go back
+            if parameter.name in found:
+                found |= set(parameter.when)
+        return found
+
+    def _extended(self, values: dict[str, Value], parameter: Parameter) -> list[dict[str, Value]]:
+        if not parameter.active(values):
+            return [values]
+        return [{**values, parameter.name: value} for value in self._telling_values(parameter)]
+
+    def _telling_values(self, parameter: Parameter) -> tuple[Value, ...]:
+        """The choices; of a range its ends, and the values in it that a condition names."""
+        if parameter.choices:
+            return parameter.choices
+        assert parameter.low is not None and parameter.high is not None
+        named = [value for other in self.parameters.values() for value in other.when.get(parameter.name, ())]
+        return tuple(dict.fromkeys(filter(parameter.holds, (parameter.low, parameter.high, *named))))
+
     def with_fixed(self, values: Mapping[str, object]) -> SearchSpace:
         """This space with the keys of `values` fixed (the `--set` of one search).
 
@@ -137,7 +191,7 @@ class SearchSpace:
         """Check the structure of a parsed space file. Whether keys are recipe keys is `check_recipe_keys`.
 
         Args:
-            tables: `fixed`, `space`, `baseline`, `description`, as `tomllib` gives them.
+            tables: `description`, `baselines`, `fixed`, `space`, `baseline`, as `tomllib` gives them.
             source: where it came from, for error messages.
         Raises:
             SpaceError: naming source, key, rule, what came and the nearest valid name.
@@ -150,7 +204,7 @@ class SearchSpace:
         both = sorted(set(fixed) & set(parameters))
         if both:
             raise reader.error(both[0], "a key is fixed or varies, but this one stands in both tables")
-        baselines = tuple(reader.baseline(spec) for spec in tables.get("baseline", ()))
+        baselines = reader.baselines(tables)
         ordered = reader.order(parameters, fixed)
         return cls(ordered, dict(fixed), baselines, str(tables.get("description", "")), source)
 
@@ -167,10 +221,13 @@ class SearchSpace:
                 for value in parameter.choices or (parameter.low, parameter.high):
                     check_value(parameter.name, value)
             Recipe.from_flat(self.fixed)
-            for baseline in self.baselines:
-                Recipe.from_flat(baseline.recipe)
         except RecipeError as error:
             raise SpaceError(f"{self.source}: {error}") from None
+        for baseline in self.baselines:
+            try:
+                Recipe.from_flat(baseline.recipe)
+            except RecipeError as error:
+                raise SpaceError(f"{self.source}: baseline {baseline.name}: {error}") from None
         return self
 
 
@@ -264,14 +321,20 @@ class _Reader:
                 raise self.error(name, f"when {key!r} needs a list of values, but got {allowed!r}")
         return {key: tuple(allowed) for key, allowed in when.items()}
 
-    def baseline(self, spec: Any) -> Baseline:
-        if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
-            raise self.error("baseline", f"needs a name, but got {spec!r}")
-        key = f"baseline {spec['name']}"
-        self.check_names(spec, _BASELINE_FIELDS, "field", key)
-        if not isinstance(spec.get("recipe"), Mapping):
-            raise self.error(key, 'needs recipe = { "key" = value, ... }')
-        return Baseline(**spec)
+    def baselines(self, tables: Mapping[str, Any]) -> tuple[Baseline, ...]:
+        """Those of the catalogue that `baselines` names, then those that stand in the file."""
+        patterns = tables.get("baselines", ())
+        if not isinstance(patterns, list | tuple) or not all(isinstance(word, str) for word in patterns):
+            raise self.error("baselines", f"must be a list of names or patterns, but got {patterns!r}")
+        try:
+            chosen = {found.name: found for word in patterns for found in matching_baselines(word)}
+        except SpaceError as error:
+            raise self.error("baselines", str(error)) from None
+        own = read_baselines(tables.get("baseline", ()), self.source)
+        for baseline in own:
+            if baseline.name in chosen:
+                raise self.error(f"baseline {baseline.name}", "the name is taken by one of the catalogue")
+        return (*chosen.values(), *own)
 
     def order(self, parameters: dict[str, Parameter], fixed: Mapping[str, Any]) -> dict[str, Parameter]:
         """Parameters such that each comes after those its conditions name."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from tunekit.data import batches as batches_module
 from tunekit.data.augment import Augment, build_augment
 from tunekit.data.batches import Batches
-from tunekit.recipe import AugmentRecipe
+from tunekit.recipe import AUGMENTATIONS, AugmentRecipe
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -57,7 +57,7 @@ def test_in_order_gives_all_in_the_order_of_the_indices(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_batches_are_float32_channels_last(channels: int) -> None:
-    augment = build_augment(AugmentRecipe(policy="flip+shift_crop+cutout"), 10)
+    augment = build_augment(AugmentRecipe(policy="flip+shift_crop+cutout"), 10, 100)
     loaded = Batches(
         IMAGES[..., :channels], NUMBERS, INDICES, MEAN[:channels], STD[:channels], 16, CPU, augment
     )
@@ -82,7 +82,7 @@ def test_incomplete_last_batch_is_left_out_unless_alone(
 
 
 def test_an_epoch_follows_from_its_seed_alone() -> None:
-    augment = build_augment(AugmentRecipe(policy="flip+shift_crop+cutout"), 10)
+    augment = build_augment(AugmentRecipe(policy="flip+shift_crop+cutout"), 10, 100)
     first = batches(augment=augment)
     expected = together(first.epoch(seed=3))
     other = together(first.epoch(seed=4))
@@ -92,15 +92,38 @@ def test_an_epoch_follows_from_its_seed_alone() -> None:
     assert not torch.equal(expected[1], other[1])
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_epoch_with_every_augmentation(channels: int) -> None:
+    augment = build_augment(AugmentRecipe(policy="+".join(AUGMENTATIONS)), 10, 100)
+    loaded = Batches(
+        IMAGES[..., :channels], NUMBERS, INDICES, MEAN[:channels], STD[:channels], 16, CPU, augment
+    )
+    for images, targets in loaded.epoch(seed=1):
+        assert images.shape == (16, channels, 10, 12)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert (images.dtype, targets.dtype, targets.shape) == (torch.float32, torch.float32, (16, 100))
+        torch.testing.assert_close(targets.sum(1), torch.ones(16))
+    first, again = together(loaded.epoch(seed=3)), together(loaded.epoch(seed=3))
+    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+
+
+def test_mixed_images_and_targets_belong_together() -> None:
+    augment = build_augment(AugmentRecipe(policy="mixup"), 10, 100)
+    plain = torch.split(together(batches().epoch(seed=3))[1], 16)
+    for labels, (images, targets) in zip(plain, batches(augment=augment).epoch(seed=3), strict=True):
+        expected = targets[:, labels] @ normalised(labels).flatten(1)
+        torch.testing.assert_close(images.flatten(1), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_order_does_not_depend_on_augmentation() -> None:
-    augment = build_augment(AugmentRecipe(policy="flip+cutout"), 10)
+    augment = build_augment(AugmentRecipe(policy="flip+cutout"), 10, 100)
     plain, changed = together(batches().epoch(seed=3)), together(batches(augment=augment).epoch(seed=3))
     assert torch.equal(plain[1], changed[1])
     assert not torch.equal(plain[0], changed[0])
 
 
 def test_cutout_blanks_with_the_mean() -> None:
-    augment = build_augment(AugmentRecipe(policy="cutout", cutout=0.5), 10)
+    augment = build_augment(AugmentRecipe(policy="cutout", cutout=0.5), 10, 100)
     images, _ = together(batches(augment=augment).epoch(seed=3))
     blank = (images == 0).all(1).flatten(1).sum(1)
     assert blank.min() >= 3 * 3  # clipped in a corner
@@ -123,7 +146,7 @@ def test_constant_channel_stays_finite() -> None:
 def test_memory_map_is_not_written_to(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", IMAGES)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="c")
-    augment = build_augment(AugmentRecipe(policy="flip+shift_crop+cutout"), 10)
+    augment = build_augment(AugmentRecipe(policy="flip+shift_crop+cutout"), 10, 100)
     loaded = Batches(mapped, NUMBERS, INDICES, MEAN, STD, 16, CPU, augment)
     together(loaded.epoch(seed=1))
     assert np.array_equal(mapped, IMAGES)
@@ -135,10 +158,10 @@ def test_gpu_gives_the_same_batches(monkeypatch: pytest.MonkeyPatch, fits: bool)
     monkeypatch.setattr(batches_module, "_fits", lambda *_: fits)
     monkeypatch.setattr(batches_module, "_COPIED_AT_ONCE", 7 * 360)
     cuda = torch.device("cuda", 0)
-    augment = build_augment(AugmentRecipe(policy="flip+shift_crop+cutout"), 10)
-    assert all(images.is_cuda for images, _ in batches(device=cuda, augment=augment).epoch(seed=3))
-    images, labels = together(batches(device=cuda).epoch(seed=3))
-    expected_images, expected_labels = together(batches().epoch(seed=3))
+    augment = build_augment(AugmentRecipe(policy="flip+shift_crop+cutout"), 10, 100)
+    images, labels = together(batches(device=cuda, augment=augment).epoch(seed=3))
+    assert images.is_cuda
+    expected_images, expected_labels = together(batches(augment=augment).epoch(seed=3))
     assert torch.equal(labels.cpu(), expected_labels)
     torch.testing.assert_close(images.cpu(), expected_images)
     images, _ = together(batches(batch_size=None, device=cuda).in_order())

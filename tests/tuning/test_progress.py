@@ -6,7 +6,16 @@ import pytest
 from rich.console import Console
 
 from tunekit.history import Event, History
-from tunekit.tuning.progress import LiveView, PlainView, QuietView, duration, make_view, params_text, tenths
+from tunekit.tuning.progress import (
+    LiveView,
+    PlainView,
+    QuietView,
+    duration,
+    make_view,
+    params_text,
+    recipe_words,
+    tenths,
+)
 
 
 def told(view: PlainView | LiveView) -> None:
@@ -98,3 +107,8 @@ def test_packing_says_each_tenth_once() -> None:
         progress(done, 250)
     assert len(said) == 10
     assert said[-1] == "Packing images: 250 of 250"
+
+
+def test_a_baseline_goes_by_its_name() -> None:
+    assert recipe_words("B-mnist-vgg16", {"model.name": "vgg16"}) == "B-mnist-vgg16"
+    assert recipe_words(None, {"model.name": "vgg16"}) == "vgg16"

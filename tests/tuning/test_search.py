@@ -13,17 +13,21 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from tests.conftest import TEST_DATA, needs_real_images
 from tunekit.data.pack import Pack
 from tunekit.history import History
 from tunekit.paths import SearchPaths, find_search
-from tunekit.reporting.leaderboard import search_rows
+from tunekit.reporting.leaderboard import baseline_rows, search_rows
+from tunekit.space import Baseline
 from tunekit.tracking.client import open_client
 from tunekit.tracking.server import tracking_uri
+from tunekit.training.checkpoint import load_best
+from tunekit.tuning.begin import begin_search
 from tunekit.tuning.progress import QuietView
 from tunekit.tuning.ray_session import Machine
-from tunekit.tuning.search import begin_search, run_search
+from tunekit.tuning.search import run_search
 from tunekit.tuning.settings import SearchSettings
 
 pytestmark = pytest.mark.slow
@@ -111,6 +115,31 @@ def test_a_search_runs_to_its_end_without_test_images_and_mlflow_has_all_of_it(
 
     kept = [trial.id for trial in trials.values() if paths.trial(trial.id).best.exists()]
     assert sorted(kept) == sorted(trial.id for trial in outcome.history.ranked()[:3])
+
+
+def test_known_recipes_run_first_and_the_best_network_is_where_another_search_begins(
+    tmp_path: Path, digits: Pack
+) -> None:
+    known = Baseline("mine", {"model.name": "resnet8", "batch_size": 32, "optim.lr": 0.02}, "digits", 99.0, 4)
+    wanted = settings(tmp_path, digits, samples=1)
+    first = begin_search(wanted, tmp_path / "results", QuietView(), baselines=[known])
+    history = run_search(first, QuietView()).history
+    assert [trial.baseline for trial in history.trials.values()] == ["mine", None]
+    assert history.trials[0].epoch == 4
+    assert {run.data.tags.get("baseline") for run in child_runs(first)} == {"mine", None}
+    (row,) = baseline_rows(first)
+    assert (row["baseline"], row["reported_accuracy"], row["epochs"]) == ("mine", 99.0, 4)
+
+    fixed = {"init": "search:small", "freeze.policy": "head_only"}
+    wanted = settings(tmp_path, digits, samples=1, name="fine-tuned", fixed=fixed)
+    second = begin_search(wanted, tmp_path / "results", QuietView())
+    (trial,) = run_search(second, QuietView()).history.trials.values()
+    assert trial.results[0].metrics["trainable_parameters"] == 64 * 10 + 10
+    best = history.best()
+    assert best is not None
+    (source, tuned) = (load_best(p.trial(t.id).best).weights for p, t in ((first, best), (second, trial)))
+    frozen = [name for name in source if name.startswith("body.")]
+    assert all(torch.equal(source[name], tuned[name]) for name in frozen)
 
 
 def test_trials_wait_for_gpus(tmp_path: Path, digits: Pack) -> None:

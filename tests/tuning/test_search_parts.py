@@ -1,5 +1,6 @@
 """The small parts of a search, on plain numbers and files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.search_on_disk import lay_down_search
 from tunekit.errors import ResourceError, SearchError
 from tunekit.history import Event, History
 from tunekit.paths import SearchPaths
+from tunekit.recipe import Value
 from tunekit.space import SearchSpace, load_space
 from tunekit.tuning.adapters import PolicyScheduler, PolicySearcher, TrialDesk
 from tunekit.tuning.assignment import Assignment
@@ -30,6 +32,7 @@ RESULT = {
     "learning_rate": 0.1,
     "epoch_seconds": 1.0,
     "images_per_second": 10.0,
+    "trainable_parameters": 1000,
 }
 
 
@@ -115,23 +118,30 @@ def test_an_estimate_adds_up() -> None:
     assert seconds.expected == pytest.approx((3 + 6 / 3) * 2.0)
 
 
-def test_a_batch_is_measured_in_a_process_of_its_own() -> None:
-    process = MeasuringProcess(Measurement(("resnet8", "resnet20"), (8, 8, 1), 10, cpus=1, gpus=0))
+def measured(*recipes: Mapping[str, Value]) -> list[float] | None:
+    process = MeasuringProcess(Measurement(recipes, (8, 8, 1), 10, cpus=1, gpus=0))
     try:
-        seconds = process.seconds_per_image()
+        return process.seconds_per_image()
     finally:
         process.close()
+
+
+def test_a_batch_is_measured_in_a_process_of_its_own() -> None:
+    seconds = measured(
+        {"model.name": "resnet8"}, {"model.name": "resnet8", "optim.lr": 0.5, "input.size": 12}
+    )
     assert seconds is not None
     assert len(seconds) == 2
     assert all(0 < value < 10 for value in seconds)
 
 
-def test_a_measurement_that_fails_costs_only_the_estimate() -> None:
-    process = MeasuringProcess(Measurement(("resnet9",), (8, 8, 1), 10, cpus=1, gpus=0))
-    try:
-        assert process.seconds_per_image() is None
-    finally:
-        process.close()
+def test_a_recipe_that_cannot_be_measured_costs_only_its_share_of_the_estimate() -> None:
+    too_small = {"model.name": "lenet5"}
+    seconds = measured(too_small, {"model.name": "resnet8"}, {"model.name": "resnet8", "optim.lr": 0.5})
+    assert seconds is not None
+    assert seconds[0] == seconds[1]  # the same network is measured once
+    assert len(seconds) == 2
+    assert measured(too_small) is None
 
 
 @pytest.mark.parametrize(

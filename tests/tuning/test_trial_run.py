@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split
+from tunekit.models.pretrained import fetch_weights
 from tunekit.paths import TrialPaths
 from tunekit.recipe import Recipe
-from tunekit.training.checkpoint import load_best
+from tunekit.training.checkpoint import load_best, load_checkpoint
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.trial_run import TrialRun
 
@@ -71,6 +73,51 @@ def test_a_recipe_that_diverges_is_a_result(assignment: Assignment) -> None:
         results.append(run.step())
     assert "training loss is" in results[-1]["failure"]
     assert results[-1]["epoch"] == len(results)
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"model.name": "lenet5"}, "lenet5 needs images of at least 12 px"),
+        ({"model.name": "vgg11", "model.bn_placement": "pre_act"}, "model.bn_placement of vgg11 must be"),
+        ({"model.name": "resnet8", "freeze.policy": "first_k_stages", "freeze.stages": 9}, "freeze.stages"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_a_result(
+    assignment: Assignment, keys: dict[str, Any], reason: str
+) -> None:
+    run = TrialRun(replace(assignment, recipe=Recipe.from_flat(keys).to_flat()))
+    result = run.step()
+    assert reason in result["failure"]
+    assert result["epoch"] == 1
+
+
+def test_what_is_kept_is_the_average_of_the_weights(assignment: Assignment) -> None:
+    TrialRun(replace(assignment, recipe={**assignment.recipe, "ema.decay": 0.9})).step()
+    paths = TrialPaths(Path(assignment.folder))
+    kept, state = load_best(paths.best).weights, load_checkpoint(paths.last)
+    assert state is not None
+    assert set(kept) == set(state["model"])
+    assert all(torch.equal(value, state["average"][f"module.{name}"]) for name, value in kept.items())
+    assert not torch.equal(kept["head.1.weight"], state["model"]["head.1.weight"])
+
+
+def test_a_trial_begins_with_the_weights_that_it_is_given(assignment: Assignment, tmp_path: Path) -> None:
+    steps(TrialRun(replace(assignment, folder=str(tmp_path / "earlier"))), 4)
+    recipe = Recipe.from_flat(
+        {
+            **assignment.recipe,
+            "init": f"file:{TrialPaths(tmp_path / 'earlier').best}",
+            "freeze.policy": "head_only",
+        }
+    )
+    fetch_weights(recipe, None, tmp_path / "first.safetensors")
+    given = replace(assignment, recipe=recipe.to_flat(), weights=str(tmp_path / "first.safetensors"))
+    steps(TrialRun(given), 1)
+    earlier = load_best(TrialPaths(tmp_path / "earlier").best).weights
+    later = load_best(TrialPaths(Path(assignment.folder)).best).weights
+    same = {name for name in later if torch.equal(later[name], earlier[name])}
+    assert same == {name for name in later if name.startswith("body.")}
 
 
 def test_a_trial_does_not_import_what_it_does_not_need(assignment: Assignment) -> None:

@@ -18,9 +18,10 @@ _EVALUATED_PIXELS = 2**20  # in a batch without gradients: 1024 images of 32 x 3
 class Batches:
     """Images of one part of a split: shuffled for training, or in order for evaluation.
 
-    Images come as float32 (B, C, H, W) in channels_last memory, labels as int64 (B,). On a GPU the
-    images live on the device if they take less than a quarter of its free memory; else they are
-    gathered on the CPU. An epoch follows from its seed alone, wherever the images live.
+    Images come as float32 (B, C, H, W) in channels_last memory, labels as int64 (B,); where augmentation
+    mixes images, targets are float32 probabilities (B, classes) instead. On a GPU the images live on the
+    device if they take less than a quarter of its free memory; else they are gathered on the CPU. An
+    epoch follows from its seed alone, wherever the images live and whatever the device.
     """
 
     def __init__(
@@ -80,16 +81,9 @@ class Batches:
         assert self._batch_size is not None, "these batches are for evaluation only"
         shuffling = Generator().manual_seed(seed)
         order = torch.randperm(self._images, generator=shuffling)
-        augmenting = Generator(self._device)
-        augmenting.manual_seed(int(torch.randint(2**62, (1,), generator=shuffling)))
+        augmenting = Generator().manual_seed(int(torch.randint(2**62, (1,), generator=shuffling)))
         for places in torch.split(order[: len(self)].to(self._rows.device), self._batch_size):
-            images, labels = self._gather(places)
-            for change in self._augment.raw:
-                images = change(images, augmenting)
-            images = self._normalise(images)
-            for change in self._augment.normalised:
-                images = change(images, augmenting)
-            yield images, labels
+            yield self._augmented(*self._gather(places), augmenting)
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All images once, in the order of `indices`, not augmented, in large batches."""
@@ -99,6 +93,15 @@ class Batches:
         for places in torch.split(torch.arange(self._images, device=self._rows.device), self._evaluated):
             images, labels = self._gather(places)
             yield self._normalise(images), labels
+
+    def _augmented(self, images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """uint8 images and labels as an epoch gives them: changed and normalised."""
+        for change in self._augment.raw:
+            images = change(images, generator)
+        images = self._normalise(images)
+        for change in self._augment.normalised:
+            images = change(images, generator)
+        return self._augment.mix(images, labels, generator) if self._augment.mix else (images, labels)
 
     def _gather(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 images (B, C, H, W) and their labels, on the device."""

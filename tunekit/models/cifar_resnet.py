@@ -9,7 +9,24 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tunekit.models.initial_weights import initialise
+from tunekit.models.network import Parts
+
 _WIDTHS = (16, 32, 64)
+_BLOCKS = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet56": 9}
+
+
+def cifar_resnet(name: str, channels: int) -> Parts:
+    """A body for images of `channels` channels; 64 features.
+
+    Args:
+        name: resnet8, resnet20, resnet32 or resnet56.
+        channels: channels of the images.
+    """
+    blocks = _BLOCKS[name]
+    body = CifarResNet(blocks, channels)
+    stages = {f"stages.{index}": 1 + index // blocks for index in range(len(_WIDTHS) * blocks)}
+    return Parts(body, _WIDTHS[-1], {"conv1": 0, "bn1": 0, **stages})
 
 
 class Block(nn.Module):
@@ -38,33 +55,28 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """A residual network of depth 6n + 2.
+    """The body of a residual network of depth 6n + 2: images (N, channels, H, W) to features (N, 64).
 
     Args:
         blocks: n, blocks a stage (1, 3, 5, 9 make resnet8, 20, 32, 56).
         channels: channels of the images.
-        classes: number of outputs.
     """
 
-    def __init__(self, blocks: int, channels: int, classes: int) -> None:
+    def __init__(self, blocks: int, channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, _WIDTHS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(_WIDTHS[0])
         self.act1 = nn.ReLU(inplace=True)
-        self.stages = nn.Sequential(*_stages(blocks))
-        self.fc = nn.Linear(_WIDTHS[-1], classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.stages = nn.Sequential(*_blocks(blocks))
+        initialise(self, convolutions="fan_out")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, channels, H, W)."""
-        x = self.stages(self.act1(self.bn1(self.conv1(images))))
-        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
-        return logits
+        """Features (N, 64) of images (N, channels, H, W)."""
+        features: Tensor = self.stages(self.act1(self.bn1(self.conv1(images)))).mean(dim=(2, 3))
+        return features
 
 
-def _stages(blocks: int) -> list[Block]:
+def _blocks(blocks: int) -> list[Block]:
     inputs, stages = _WIDTHS[0], []
     for width in _WIDTHS:
         for index in range(blocks):

@@ -15,7 +15,8 @@ from tunekit.errors import SearchError
 from tunekit.history import History, Trial
 from tunekit.paths import SearchPaths, list_searches
 from tunekit.space import load_space
-from tunekit.tuning.progress import params_text
+from tunekit.tuning.policy import recipe_of
+from tunekit.tuning.progress import recipe_words
 from tunekit.tuning.settings import SearchSettings
 
 Row = dict[str, Any]
@@ -32,7 +33,10 @@ def trial_rows(paths: SearchPaths) -> list[Row]:
 
 
 def best_trial(paths: SearchPaths) -> Row:
-    """The best trial of a search: `search, trial, val_accuracy, epoch, recipe (nested), checkpoint`.
+    """The best trial of a search.
+
+    Returns:
+        `search, trial, val_accuracy, epoch, baseline, recipe (nested), checkpoint`.
 
     Raises:
         SearchError: if no trial has a result yet.
@@ -46,9 +50,42 @@ def best_trial(paths: SearchPaths) -> Row:
         "trial": trial.id,
         "val_accuracy": trial.best.value,
         "epoch": trial.best.epoch,
-        "recipe": space.recipe(trial.params).to_dict(),
+        "baseline": trial.baseline,
+        "recipe": recipe_of(space, trial).to_dict(),
         "checkpoint": str(paths.trial(trial.id).best),
     }
+
+
+def baseline_rows(paths: SearchPaths) -> list[Row]:
+    """One row a baseline that has a result: what was found, what was reported."""
+    settings, history = SearchSettings.load(paths), History.read(paths.history)
+    known = {baseline.name: baseline for baseline in settings.known_recipes()}
+    return [
+        {
+            "baseline": trial.baseline,
+            "val_accuracy": trial.best.value,
+            "epochs": trial.epoch,
+            "reported_accuracy": known[trial.baseline].reported_accuracy,
+            "reported_epochs": known[trial.baseline].epochs,
+        }
+        for trial in history.trials.values()
+        if trial.baseline and trial.best
+    ]
+
+
+def baseline_table(rows: list[Row]) -> Table:
+    """`baseline_rows` for a terminal."""
+    table = _table("baseline", "val accuracy", "epochs", "reported (test)", "after epochs")
+    for row in rows:
+        reported = row["reported_accuracy"]
+        table.add_row(
+            row["baseline"],
+            f"{row['val_accuracy']:.4f}",
+            str(row["epochs"]),
+            f"{reported / 100:.4f}" if reported is not None else "-",
+            str(row["reported_epochs"] or "-"),
+        )
+    return table
 
 
 def search_table(rows: list[Row]) -> Table:
@@ -57,7 +94,7 @@ def search_table(rows: list[Row]) -> Table:
     for row in rows:
         begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created"]))
         best = f"{row['best_val_accuracy']:.4f}" if row["best_val_accuracy"] is not None else "-"
-        trials = f"{row['ended']}/{row['samples']}"
+        trials = f"{row['ended']}/{row['trials']}"
         table.add_row(row["search"], row["dataset"], row["space"], row["state"], trials, best, begun)
     return table
 
@@ -68,7 +105,13 @@ def trial_table(rows: list[Row], most: int | None = None) -> Table:
     for row in rows[:most]:
         accuracy = f"{row['val_accuracy']:.4f}" if row["val_accuracy"] is not None else "-"
         epoch = f"{row['best_epoch']}/{row['epochs']}" if row["best_epoch"] else f"-/{row['epochs']}"
-        table.add_row(f"{row['trial']:02d}", accuracy, epoch, row["outcome"], params_text(row["params"]))
+        table.add_row(
+            f"{row['trial']:02d}",
+            accuracy,
+            epoch,
+            row["outcome"],
+            recipe_words(row["baseline"], row["params"]),
+        )
     return table
 
 
@@ -102,8 +145,8 @@ def _search_row(paths: SearchPaths) -> Row:
         "search": paths.name,
         "dataset": settings.dataset,
         "space": settings.space,
-        "state": _state(paths, ended, settings.samples),
-        "samples": settings.samples,
+        "state": _state(paths, ended, settings.trials),
+        "trials": settings.trials,
         "ended": ended,
         "counts": dict(counts),
         "best_trial": best.id if best else None,
@@ -112,14 +155,14 @@ def _search_row(paths: SearchPaths) -> Row:
     }
 
 
-def _state(paths: SearchPaths, ended: int, samples: int) -> str:
+def _state(paths: SearchPaths, ended: int, trials: int) -> str:
     try:
         FileLock(paths.lock, timeout=0).acquire().lock.release()
     except Timeout:
         return "running"
     except OSError:
         pass  # a folder that only can be read: nobody runs a search there
-    return "finished" if ended >= samples else "interrupted"
+    return "finished" if ended >= trials else "interrupted"
 
 
 def _trial_row(paths: SearchPaths, trial: Trial) -> Row:
@@ -132,7 +175,11 @@ def _trial_row(paths: SearchPaths, trial: Trial) -> Row:
         "epochs": trial.epoch,
         "status": trial.status,
         "outcome": _outcome(trial),
+        "baseline": trial.baseline,
         "params": dict(trial.params),
+        "trainable_parameters": trial.results[-1].metrics.get("trainable_parameters")
+        if trial.results
+        else None,
         "checkpoint": str(checkpoint) if checkpoint.is_file() else None,
     }
 

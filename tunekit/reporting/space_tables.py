@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
+from tunekit.baselines import Baseline
 from tunekit.paths import shipped_spaces
-from tunekit.recipe import RECIPE_KEYS
-from tunekit.space import Baseline, SearchSpace, load_space
+from tunekit.recipe import RECIPE_KEYS, Recipe
+from tunekit.space import SearchSpace, load_space
 
 Row = dict[str, Any]
 
@@ -46,18 +47,36 @@ def parameter_table(rows: list[Row]) -> Table:
 
 
 def baseline_table(baselines: Sequence[Baseline]) -> Table:
-    """Known recipes and what their sources report, for a terminal."""
+    """Known recipes and what their sources report, for a terminal; `space_dict` names the sources too."""
     rows = [
         {
             "baseline": b.name,
             "dataset": b.dataset,
             "epochs": b.epochs or "-",
-            "reported accuracy %": b.reported_accuracy if b.reported_accuracy is not None else "-",
-            "source": b.source,
+            "reported %": b.reported_accuracy if b.reported_accuracy is not None else "-",
+            "recipe": _in_short(Recipe.from_flat(b.recipe)),
         }
         for b in baselines
     ]
-    return _table(rows, "baseline", "dataset", "reported accuracy %", "epochs", "source")
+    return _table(rows, "baseline", "dataset", "epochs", "reported %", "recipe")
+
+
+def _in_short(recipe: Recipe) -> str:
+    """What tells known recipes apart, defaults left out: `vgg16 bn=after_act, sgd lr=0.001 momentum=0`."""
+    default = Recipe()
+    network = [recipe.model.name]
+    for word, value, usual in (
+        ("bn", recipe.model.bn_placement, default.model.bn_placement),
+        ("init", recipe.init, default.init),
+        ("freeze", recipe.freeze.policy, default.freeze.policy),
+        ("size", recipe.input.size, default.input.size),
+    ):
+        network += [f"{word}={value}"] if value != usual else []
+    steps = f"{recipe.optim.name} lr={recipe.optim.lr:g}"
+    if recipe.optim.name == "sgd" and recipe.optim.momentum != default.optim.momentum:
+        steps += f" momentum={recipe.optim.momentum:g}"
+    augmented = [recipe.augment.policy] if recipe.augment.policy != "none" else []
+    return ", ".join([" ".join(network), steps, *augmented])
 
 
 def space_dict(space: SearchSpace) -> Row:

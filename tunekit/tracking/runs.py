@@ -213,6 +213,8 @@ class SearchRuns:
 
     def _create_child(self, trial: Trial) -> _Child:
         tags = {"tunekit.trial": str(trial.id), "mlflow.parentRunId": self.parent_id, "outcome": "running"}
+        if trial.baseline:
+            tags["baseline"] = trial.baseline
         if self._trial_seed is not None:
             tags["seed"] = str(self._trial_seed(trial.id))
         run = self._client.create_run(
@@ -337,9 +339,11 @@ def _best_points(trial: Trial) -> list[Metric]:
 
 
 def _note(settings: Mapping[str, Any]) -> str:
+    baselines = len(settings.get("baselines", ()))
+    first = f"{baselines} baselines, then " if baselines else ""
     return (
-        f"**{settings['name']}**: {settings['samples']} trials of at most {settings['epochs']} epochs of the "
-        f"space `{settings['space']}` on `{settings['dataset']}`, seed {settings['seed']}.\n\n"
+        f"**{settings['name']}**: {first}{settings['samples']} trials of at most {settings['epochs']} epochs "
+        f"of the space `{settings['space']}` on `{settings['dataset']}`, seed {settings['seed']}.\n\n"
         f"```\n{masked(settings['command'])}\n```\n\n"
         "Each child run is a trial; its params are the recipe keys that varied."
     )

@@ -11,13 +11,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
 
 from tunekit.data.batches import Batches
-from tunekit.errors import DivergedError, OutOfMemoryFailure
+from tunekit.errors import DivergedError
+from tunekit.models.freezing import freeze, trainable_parameters
+from tunekit.models.network import Network
 from tunekit.recipe import Recipe
 from tunekit.training.device import gains_from_bf16
-from tunekit.training.optimizer import build_optimizer, build_schedule
+from tunekit.training.loss import number_right, training_loss
+from tunekit.training.memory import memory_failures
+from tunekit.training.optimizer import build_optimizer, set_learning_rate
+from tunekit.training.schedule import count_plateaus, lr_factor
+from tunekit.training.weight_average import build_average
 
 
 @dataclass(frozen=True)
@@ -25,13 +31,14 @@ class EpochResult:
     """What one epoch gave. Losses are mean cross-entropy a image, accuracies 0 to 1."""
 
     epoch: int  # 1 is the first
-    train_loss: float  # with label smoothing and augmentation, as it was minimised
-    train_accuracy: float
+    train_loss: float  # with label smoothing, augmentation and auxiliary heads, as it was minimised
+    train_accuracy: float  # of mixed images: how often the larger share was guessed
     val_loss: float  # plain cross-entropy
     val_accuracy: float
-    learning_rate: float  # of the epoch's last step
+    learning_rate: float  # of the epoch's last step, in the head
     epoch_seconds: float  # training and validation
     images_per_second: float  # of training alone
+    trainable_parameters: int  # those that this epoch could change
 
 
 class Training:
@@ -44,7 +51,7 @@ class Training:
     def __init__(
         self,
         recipe: Recipe,
-        model: nn.Module,
+        model: Network,
         train: Batches,
         validation: Batches,
         epochs: int,
@@ -53,8 +60,8 @@ class Training:
     ) -> None:
         """
         Args:
-            recipe: optimizer, schedule and loss are built from it.
-            model: images (N, C, H, W) to logits (N, classes); moved to `device`.
+            recipe: optimizer, schedule, loss, freezing and average of the weights follow from it.
+            model: moved to `device`.
             train, validation: batches on `device`.
             epochs: the number of epochs that the schedule spans.
             seed: order of the images, their augmentation and dropout follow from it.
@@ -64,13 +71,13 @@ class Training:
         self.epochs = epochs
         self.seed = seed
         self.device = device
-        self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model: Network = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.results: list[EpochResult] = []
         self._train = train
         self._validation = validation
         self._bf16 = gains_from_bf16(device)
         self._optimizer = build_optimizer(recipe.optim, self.model)
-        self._schedule = build_schedule(recipe.schedule, self._optimizer, epochs * train.steps)
+        self._average = build_average(self.model, recipe.ema.decay) if recipe.ema.decay > 0 else None
         self._rng = _first_rng_state(seed, device)
 
     @property
@@ -78,15 +85,21 @@ class Training:
         """The number of finished epochs."""
         return len(self.results)
 
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the average of the weights if the recipe has one."""
+        return self._average.module if self._average else self.model
+
     def run(self) -> Iterator[EpochResult]:
         """Train epoch by epoch until the last; nothing is trained until the result is asked for.
 
         Raises:
+            RecipeError: if the network cannot be frozen as the recipe says.
             DivergedError: if the mean training loss of an epoch is not finite.
             OutOfMemoryFailure: if the device's memory is too small.
         """
         while self.epoch < self.epochs:
-            with _memory_failures(), self._own_rng():
+            with memory_failures(), self._own_rng():
                 result = self._next_epoch()
             self.results.append(result)
             yield result
@@ -95,17 +108,19 @@ class Training:
         """Tensors and plain values from which `load_state` goes on as if nothing had happened."""
         return {
             "model": self.model.state_dict(),
+            "average": self._average.state_dict() if self._average else None,
             "optimizer": self._optimizer.state_dict(),
-            "schedule": self._schedule.state_dict(),
             "rng": self._rng,
             "results": [asdict(result) for result in self.results],
         }
 
+    @memory_failures()
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over a `state()` of a training of the same recipe, data, epochs and seed."""
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self._schedule.load_state_dict(state["schedule"])
+        if self._average:
+            self._average.load_state_dict(state["average"])
         self._rng = state["rng"]
         self.results = [EpochResult(**result) for result in state["results"]]
 
@@ -123,38 +138,55 @@ class Training:
             train_accuracy=train_accuracy,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
-            learning_rate=self._last_lr,
+            learning_rate=self.recipe.optim.lr * self._lr_factor(epoch * self._train.steps - 1),
             epoch_seconds=time.perf_counter() - started,
             images_per_second=len(self._train) / (trained - started),
+            trainable_parameters=trainable_parameters(self.model),
         )
 
     def _train_epoch(self, epoch: int) -> tuple[float, float]:
         """Mean loss and accuracy; the only synchronisation with the device is at the end."""
         self.model.train()
+        freeze(self.model, self.recipe.freeze, epoch)
+        smoothing, aux_weight = self.recipe.loss.label_smoothing, self.recipe.loss.aux_weight
         totals = torch.zeros(2, device=self.device)
-        for images, labels in self._train.epoch(_epoch_seed(self.seed, epoch)):
+        batches = self._train.epoch(_epoch_seed(self.seed, epoch))
+        for step, (images, targets) in enumerate(batches, start=(epoch - 1) * self._train.steps):
             with self._autocast():
-                logits = self.model(images)
-                loss = functional.cross_entropy(
-                    logits.float(), labels, label_smoothing=self.recipe.loss.label_smoothing
-                )
+                outputs = self.model(images)
+                loss = training_loss(outputs, targets, smoothing, aux_weight)
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            self._last_lr = float(self._schedule.get_last_lr()[0])
-            self._optimizer.step()
-            self._schedule.step()
-            totals += _totals(loss.detach() * len(labels), logits, labels)
+            self._update(step)
+            totals += torch.stack([loss.detach() * len(images), number_right(outputs, targets)])
         return _means(totals, len(self._train))
+
+    def _update(self, step: int) -> None:
+        """Move the weights, and their average, along the gradients."""
+        if self.recipe.optim.clip_norm > 0:
+            clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_norm)
+        set_learning_rate(self._optimizer, self._lr_factor(step))
+        self._optimizer.step()
+        if self._average:
+            self._average.update_parameters(self.model)
+
+    def _lr_factor(self, step: int) -> float:
+        """The learning rate of a step (0 is the first of all) as a factor of its peak."""
+        schedule = self.recipe.schedule
+        # The middle of the step: the first and the last one would waste themselves on a rate of 0.
+        progress = (step + 0.5) / (self.epochs * self._train.steps)
+        plateaus = count_plateaus([result.val_loss for result in self.results], schedule.patience)
+        return lr_factor(schedule.name, progress, schedule.warmup, schedule.decay, plateaus)
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
-        self.model.eval()
+        network = self.judged.eval()
         totals = torch.zeros(2, device=self.device)
-        for images, labels in self._validation.in_order():
+        for images, targets in self._validation.in_order():
             with self._autocast():
-                logits = self.model(images)
-            loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
-            totals += _totals(loss, logits, labels)
+                logits = network(images)
+            loss = training_loss(logits, targets) * len(images)
+            totals += torch.stack([loss, number_right(logits, targets)])
         return _means(totals, len(self._validation))
 
     def _autocast(self) -> torch.autocast:
@@ -170,11 +202,6 @@ class Training:
                 torch.cuda.set_rng_state(self._rng["cuda"], self.device)
             yield
             self._rng = _rng_state(self.device)
-
-
-def _totals(loss_sum: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """(summed loss, number right) as a float tensor of shape (2,) on the device."""
-    return torch.stack([loss_sum, (logits.argmax(1) == labels).sum()])
 
 
 def _means(totals: Tensor, images: int) -> tuple[float, float]:
@@ -198,18 +225,3 @@ def _first_rng_state(seed: int, device: torch.device) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         return _rng_state(device)
-
-
-@contextmanager
-def _memory_failures() -> Iterator[None]:
-    """Out of memory is a result of the recipe, not a crash."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemoryFailure(f"out of GPU memory: {str(error).splitlines()[0]}") from None
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
-            raise
-        raise OutOfMemoryFailure("out of memory") from None
-    except MemoryError:
-        raise OutOfMemoryFailure("out of memory") from None

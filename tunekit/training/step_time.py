@@ -6,15 +6,18 @@ import dataclasses
 import time
 
 import torch
-from torch.nn import functional
 
 from tunekit.models.build import build_model
-from tunekit.recipe import ModelRecipe
+from tunekit.models.catalog import check_model
+from tunekit.recipe import Recipe
 from tunekit.training.device import gains_from_bf16, pick_device, set_threads
+from tunekit.training.loss import training_loss
+from tunekit.training.memory import memory_failures
 
 
+@memory_failures()
 def seconds_per_step(
-    model: str,
+    recipe: Recipe,
     batch_size: int,
     image_shape: tuple[int, int, int],
     classes: int,
@@ -24,17 +27,22 @@ def seconds_per_step(
     """Seconds of forward and backward of the second step (the first one also prepares kernels).
 
     Args:
-        model: `model.name` of a recipe; its other keys have their defaults.
+        recipe: its network is measured with random weights, whatever its `init`, and nothing frozen.
         batch_size: images in the step.
         image_shape: (H, W, C).
         classes: number of outputs.
         cpus: threads to use.
         gpus: 0 for the CPU; None for a GPU if there is one.
+    Raises:
+        RecipeError: if there is no such network for these images.
+        OutOfMemoryFailure: if the device's memory is too small.
     """
+    recipe = dataclasses.replace(recipe, init="random")
+    check_model(recipe, image_shape)
     set_threads(cpus)
     device = pick_device(1 if gpus is None else gpus)
     height, width, channels = image_shape
-    network = build_model(dataclasses.replace(ModelRecipe(), name=model), image_shape, classes)
+    network = build_model(recipe, image_shape, classes).train()
     network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.rand(batch_size, channels, height, width, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -42,7 +50,7 @@ def seconds_per_step(
     for _ in range(2):
         started = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=gains_from_bf16(device)):
-            loss = functional.cross_entropy(network(images).float(), labels)
+            loss = training_loss(network(images), labels, aux_weight=recipe.loss.aux_weight)
         loss.backward()  # type: ignore[no-untyped-call]
         loss.item()
     return time.perf_counter() - started

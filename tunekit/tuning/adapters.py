@@ -29,7 +29,7 @@ class TrialDesk:
         """
         Args:
             policy: decides.
-            samples: trials in the whole search.
+            samples: trials in the whole search, baselines among them.
             assign: turns a suggestion into what a worker needs.
         """
         self.policy = policy
@@ -80,6 +80,7 @@ _METRICS = (
     "learning_rate",
     "epoch_seconds",
     "images_per_second",
+    "trainable_parameters",
 )
 
 

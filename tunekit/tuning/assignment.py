@@ -20,5 +20,6 @@ class Assignment:
     pack: str  # folder
     split: str  # file
     folder: str  # of the trial
+    weights: str | None = None  # file of first weights; None for random ones
     cpus: float = 1.0
     gpus: float = 0.0

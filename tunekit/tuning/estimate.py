@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+
+from tunekit.errors import RecipeError, RecipeFailure
+from tunekit.recipe import Recipe, Value
 
 _BATCH = 32
 _VALIDATION_COST = 1 / 3  # of a training step, an image: forward alone
@@ -15,9 +18,9 @@ _TIMEOUT = 120.0  # seconds; a search does not wait longer for its estimate
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is to be measured: one training step of each network, as a trial would make it."""
+    """What is to be measured: one training step of each recipe's network, as a trial would make it."""
 
-    models: tuple[str, ...]  # `model.name` of a recipe
+    recipes: tuple[Mapping[str, Value], ...]  # dotted keys; each is taken to be as likely
     image_shape: tuple[int, int, int]  # H, W, C
     classes: int
     cpus: float  # of a trial
@@ -42,12 +45,13 @@ class MeasuringProcess:
         )
 
     def seconds_per_image(self) -> list[float] | None:
-        """Wait for the figures, one a network; None if they cannot be had (say, out of memory)."""
+        """Wait for the figures, one a recipe whose network can be built; None if none can be had."""
         try:
             output, _ = self._process.communicate(timeout=_TIMEOUT)
         except subprocess.TimeoutExpired:
             return None
-        return list(json.loads(output)) if self._process.returncode == 0 else None
+        figures: list[float] | None = json.loads(output) if self._process.returncode == 0 else None
+        return figures
 
     def close(self) -> None:
         """End the process if it still runs."""
@@ -64,41 +68,53 @@ def estimate(
     slots: int,
     rungs: Sequence[int],
     reduction_factor: int,
+    baselines: int = 0,
 ) -> Estimate:
     """Add up a search.
 
     Args:
-        seconds_per_image: of a training step, for each network of the space; each is taken to be as likely.
+        seconds_per_image: of a training step, for each recipe; each is taken to be as likely.
         train_images, val_images: images an epoch.
         trials: trials to run.
         epochs: of a full training.
         slots: trials at a time.
         rungs: epochs at which one trial in `reduction_factor` goes on; empty without early stopping.
         reduction_factor: see there.
+        baselines: how many of the trials are never stopped early.
     """
     images = train_images + val_images * _VALIDATION_COST
     epoch_seconds = sum(seconds_per_image) / len(seconds_per_image) * images
-    share, done, expected_epochs = 1.0, 0, 0.0
+    share, done, proposal = 1.0, 0, 0.0  # expected epochs of a proposal
     for rung in (*rungs, epochs):
-        expected_epochs += share * (rung - done)
+        proposal += share * (rung - done)
         share, done = share / reduction_factor, rung
-    rounds = trials / min(slots, trials)
-    return Estimate(
-        expected=rounds * expected_epochs * epoch_seconds, at_most=rounds * epochs * epoch_seconds
-    )
+    expected = baselines * epochs + (trials - baselines) * proposal
+    at_once = min(slots, trials)
+    return Estimate(expected * epoch_seconds / at_once, trials * epochs * epoch_seconds / at_once)
 
 
 def _measure(measurement: Measurement) -> list[float]:
+    """Seconds an image; recipes of the same network share a measurement, and what fails is left out."""
+    networks = [_network_keys(Recipe.from_flat(values)) for values in measurement.recipes]
+    seconds = {network: _seconds_per_image(network, measurement) for network in set(networks)}
+    return [found for network in networks if (found := seconds[network]) is not None]
+
+
+def _network_keys(recipe: Recipe) -> Recipe:
+    """The keys of a recipe that decide how long a step takes; the others have their defaults."""
+    return Recipe(model=recipe.model, input=recipe.input, loss=recipe.loss)
+
+
+def _seconds_per_image(network: Recipe, measurement: Measurement) -> float | None:
     from tunekit.training.step_time import seconds_per_step
 
-    steps = [
-        seconds_per_step(
-            model, _BATCH, measurement.image_shape, measurement.classes, measurement.cpus, measurement.gpus
-        )
-        for model in measurement.models
-    ]
-    return [seconds / _BATCH for seconds in steps]
+    shape, classes = measurement.image_shape, measurement.classes
+    try:
+        return seconds_per_step(network, _BATCH, shape, classes, measurement.cpus, measurement.gpus) / _BATCH
+    except (RecipeError, RecipeFailure):
+        return None
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure(Measurement(**json.loads(sys.argv[1])))))
+    figures = _measure(Measurement(**json.loads(sys.argv[1])))
+    print(json.dumps(figures or None))

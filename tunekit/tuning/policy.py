@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,10 +16,11 @@ import numpy as np
 
 from tunekit.errors import SearchError, nearest
 from tunekit.history import Event, History, Trial
-from tunekit.recipe import Value
-from tunekit.space import SearchSpace
+from tunekit.recipe import Recipe, Value
+from tunekit.space import Baseline, SearchSpace
 from tunekit.tuning.asha import rung_epochs, survives
 from tunekit.tuning.samplers import suggest_random, suggest_tpe
+from tunekit.tuning.settings import SearchSettings
 
 Decision = Literal["continue", "pause", "stop"]
 
@@ -39,6 +40,11 @@ class Suggestion:
     resumes: bool = False
 
 
+def recipe_of(space: SearchSpace, trial: Trial) -> Recipe:
+    """The whole recipe of a trial; a baseline's is its own and not the space's."""
+    return Recipe.from_flat(trial.params) if trial.baseline else space.recipe(trial.params)
+
+
 class SearchPolicy:
     """Proposes trials and judges their results; larger values are better."""
 
@@ -52,6 +58,7 @@ class SearchPolicy:
         reduction_factor: int = 3,
         sampler: str = "rung-tpe",
         scheduler: str = "asha",
+        baselines: Sequence[Baseline] = (),
         history: History | None = None,
     ) -> None:
         """
@@ -64,6 +71,8 @@ class SearchPolicy:
             sampler: `rung-tpe` (TPE fitted on the highest rung that 16 trials reached, one
                 suggestion in ten random) or `random`.
             scheduler: `asha` (stops at rungs) or `none`.
+            baselines: known recipes that are tried first and never stopped early; those that lie in
+                the space are the sampler's first observations.
             history: what happened before; trials in it that are unfinished are suggested first,
                 with `resumes`. Events are appended to it.
         Raises:
@@ -80,6 +89,7 @@ class SearchPolicy:
         self.rungs = rung_epochs(max_epochs, grace_period, reduction_factor)
         self.stops = scheduler == "asha"
         self._models = sampler == "rung-tpe"
+        self._baselines = tuple(baselines)
         self._reduction_factor = reduction_factor
         self._seed = seed
         self._to_resume = deque(trial.id for trial in self._trials() if trial.unfinished)
@@ -94,12 +104,18 @@ class SearchPolicy:
         return len(self.history.trials) >= samples and not any(t.unfinished for t in self._trials())
 
     def next(self) -> Suggestion:
-        """The trial to run next: an interrupted one first, else a new one."""
+        """The trial to run next: an interrupted one first, then the baselines, then proposals."""
         if self._to_resume:
             trial = self.history.trials[self._to_resume.popleft()]
             self.history.append(Event("resume", trial.id))
             return Suggestion(trial.id, dict(trial.params), resumes=True)
         trial_id = len(self.history.trials)
+        if trial_id < len(self._baselines):
+            baseline = self._baselines[trial_id]
+            self.history.append(
+                Event("suggest", trial_id, params=dict(baseline.recipe), baseline=baseline.name)
+            )
+            return Suggestion(trial_id, baseline.recipe)
         params = self._propose(trial_id)
         self.history.append(Event("suggest", trial_id, params=params))
         return Suggestion(trial_id, params)
@@ -116,7 +132,8 @@ class SearchPolicy:
             value: larger is better; a value that is not finite fails the trial.
             metrics: kept in the history beside the value.
         Returns:
-            `stop` at the last epoch, on failure and when the trial lost at a rung; else `continue`.
+            `stop` at the last epoch, on failure and when the trial lost at a rung (a baseline never
+            does); else `continue`.
         """
         trial = self.history.trials[trial_id]
         if epoch <= trial.epoch:
@@ -161,7 +178,7 @@ class SearchPolicy:
         """The event that ends the trial with this result, if it ends."""
         if epoch >= self.max_epochs:
             return Event("complete", trial_id)
-        at_a_rung = self.stops and epoch in self.rungs
+        at_a_rung = self.stops and epoch in self.rungs and not self.history.trials[trial_id].baseline
         if at_a_rung and not survives(value, self.values_at(epoch), self._reduction_factor):
             return Event("stop", trial_id, epoch=epoch)
         return None
@@ -185,25 +202,57 @@ class SearchPolicy:
     def _fitting_rung(self) -> int | None:
         """The highest epoch of comparison that enough trials have reached."""
         for rung in (self.max_epochs, *reversed(self.rungs)):
-            reached = sum(trial.value_at(rung) is not None for trial in self._trials())
+            reached = sum(trial.value_at(rung) is not None for trial, _ in self._trials_in_space())
             if reached >= _ENOUGH_AT_A_RUNG:
                 return rung
         return None
 
     def _observations(self, rung: int) -> list[tuple[Mapping[str, Value], float]]:
         """Params and value of every trial at the rung; recipes that failed before it as the worst."""
-        scored = [(trial, trial.value_at(rung)) for trial in self._trials()]
-        seen = [(trial.params, value) for trial, value in scored if value is not None]
+        scored = [(trial, params, trial.value_at(rung)) for trial, params in self._trials_in_space()]
+        seen = [(params, value) for _, params, value in scored if value is not None]
         worst = min(value for _, value in seen)
         failed = [
-            (trial.params, worst)
-            for trial, value in scored
+            (params, worst)
+            for trial, params, value in scored
             if value is None and trial.failed_at is not None and trial.failed_at <= rung
         ]
         return seen + failed
 
     def _pending(self, rung: int) -> list[Mapping[str, Value]]:
-        return [trial.params for trial in self._trials() if trial.unfinished and trial.value_at(rung) is None]
+        return [
+            params
+            for trial, params in self._trials_in_space()
+            if trial.unfinished and trial.value_at(rung) is None
+        ]
+
+    def _trials_in_space(self) -> list[tuple[Trial, Mapping[str, Value]]]:
+        """Trials with their params in the space; a baseline outside of it teaches the sampler nothing."""
+        return [
+            (trial, params)
+            for trial in self._trials()
+            if (params := params_in_space(self.space, trial)) is not None
+        ]
+
+
+def policy_of(settings: SearchSettings, space: SearchSpace, history: History) -> SearchPolicy:
+    """The policy of a search, which goes on from what `history` holds."""
+    return SearchPolicy(
+        space,
+        max_epochs=settings.epochs,
+        seed=settings.seed,
+        grace_period=settings.grace_period,
+        reduction_factor=settings.reduction_factor,
+        sampler=settings.sampler,
+        scheduler=settings.scheduler,
+        baselines=settings.known_recipes(),
+        history=history,
+    )
+
+
+def params_in_space(space: SearchSpace, trial: Trial) -> Mapping[str, Value] | None:
+    """What the space would have had to propose for this trial; None for a baseline outside of its ranges."""
+    return space.params_of(Recipe.from_flat(trial.params)) if trial.baseline else trial.params
 
 
 def _check(name: str, value: int, low: int) -> None:

@@ -135,7 +135,7 @@ class LiveView:
                 f"{trial.epoch}/{self._epochs}",
                 str(rung),
                 value,
-                params_text(trial.params),
+                recipe_words(trial.baseline, dict(trial.params)),
             )
         if len(running) > _MOST_RUNNING_ROWS:
             table.add_row("", "", "", "", f"and {len(running) - _MOST_RUNNING_ROWS} more")
@@ -178,6 +178,11 @@ def best_line(history: History) -> str:
     if best is None or best.best is None:
         return ""
     return f"best {best.best.value:.4f} (trial {best.id:02d}, epoch {best.best.epoch})"
+
+
+def recipe_words(baseline: str | None, params: dict[str, Value]) -> str:
+    """What a trial trains, on one line: the name of a baseline (which sets many keys), else its params."""
+    return baseline or params_text(params)
 
 
 def params_text(params: dict[str, Value] | object) -> str:

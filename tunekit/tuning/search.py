@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shlex
-import shutil
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +15,10 @@ from filelock import FileLock, Timeout
 
 from tunekit.data.datasets import open_dataset
 from tunekit.data.pack import Pack
-from tunekit.data.split import Split, make_split
 from tunekit.errors import SearchError
-from tunekit.history import History
-from tunekit.paths import SearchPaths, find_space, search_paths, tracking_artifacts
-from tunekit.recipe import describe
+from tunekit.history import History, Trial
+from tunekit.paths import SearchPaths, tracking_artifacts
+from tunekit.recipe import Recipe, describe
 from tunekit.space import SearchSpace, load_space
 from tunekit.tracking.runs import Outcome
 from tunekit.tracking.server import check_reachable, masked
@@ -31,16 +26,16 @@ from tunekit.tracking.writer import Tracker
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, estimate
-from tunekit.tuning.policy import SearchPolicy, Suggestion
-from tunekit.tuning.progress import View, duration, tenths
+from tunekit.tuning.policy import SearchPolicy, Suggestion, policy_of, recipe_of
+from tunekit.tuning.progress import View, duration
+from tunekit.tuning.provision import weights_key
 from tunekit.tuning.ray_session import (
     Machine,
     Resources,
-    check_shares,
     plan_resources,
     ray_session,
 )
-from tunekit.tuning.settings import SearchSettings, git_state, installed_versions
+from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.study_export import export_study
 
 if TYPE_CHECKING:
@@ -59,47 +54,6 @@ class SearchOutcome:
     finished: bool  # False: interrupted or out of time, `tunekit resume` goes on
     seconds: float
     untracked_events: int  # not yet in MLflow
-
-
-def begin_search(
-    settings: SearchSettings, results_dir: Path, view: View, machine: Machine | None = None
-) -> SearchPaths:
-    """Check everything that was asked for and lay down the folder of a new search.
-
-    Returns:
-        The folder, with settings, space and split in it.
-    Raises:
-        TunekitError: naming what is wrong; then nothing was written.
-    """
-    settings.check()
-    paths = search_paths(results_dir, settings.name)
-    space_file = find_space(settings.space)
-    space = load_space(space_file).with_fixed(settings.fixed)
-    if not space.parameters:
-        raise SearchError(f"{space_file}: nothing is left to vary: [space] is empty or all of it is fixed")
-    _policy(settings, space, History())  # its arguments are checked before any work
-    _check_free(paths)
-    check_shares(settings.cpus_per_trial, settings.gpus_per_trial, machine or Machine())
-    check_reachable(settings.tracking_uri)
-    pack = open_dataset(
-        settings.dataset, Path(settings.data_dir), settings.image_size, progress=tenths(view.say)
-    )
-    split = make_split(pack.train()[1], settings.val_fraction, settings.seed, settings.train_limit)
-    settings = dataclasses.replace(
-        settings,
-        command=shlex.join(["tunekit", *sys.argv[1:]]),
-        versions=installed_versions(),
-        git=git_state(Path.cwd()),
-        data_digest=pack.digest,
-        train_images=len(split.train),
-        val_images=len(split.validation),
-    )
-    paths.folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(space_file, paths.space)
-    split.save(paths.split)
-    settings.save(paths)  # last: a folder with settings is a search
-    view.say(f"Search {settings.name}: {settings.dataset}, {_counts(pack, split)}, space {settings.space}")
-    return paths
 
 
 def run_search(
@@ -128,16 +82,16 @@ def run_search(
             dataclasses.asdict(settings),
             settings.tracking_uri,
             tracking_artifacts(paths.folder.parent),
-            lambda trial: describe(space.recipe(trial.params)),
+            partial(_described, space),
             settings.trial_seed,
         )
         for listener in (tracker.record, keeper.event, view.event):
             history.subscribe(listener)
-        policy = _policy(settings, space, history)
+        policy = policy_of(settings, space, history)
         with tracker:
-            if not policy.has_ended(settings.samples):
+            if not policy.has_ended(settings.trials):
                 _SearchRun(paths, settings, pack, policy).run(view, time_budget, machine or Machine())
-            finished = policy.has_ended(settings.samples)
+            finished = policy.has_ended(settings.trials)
             _close_books(paths, space, history, keeper, tracker, finished)
             undelivered = tracker.close(_TRACKING_GRACE).undelivered
         history.close()
@@ -160,7 +114,7 @@ class _SearchRun:
             ray_session(self.paths.log, machine),
         ):
             resources = plan_resources(
-                self.settings.samples, self.settings.cpus_per_trial, self.settings.gpus_per_trial
+                self.settings.trials, self.settings.cpus_per_trial, self.settings.gpus_per_trial
             )
             view.say(self._plan(resources))
             view.say(f"Writes to {self.paths.folder}, MLflow at {masked(self.settings.tracking_uri)}")
@@ -168,57 +122,78 @@ class _SearchRun:
             from tunekit.tuning.adapters import TrialDesk
             from tunekit.tuning.engine import run_trials
 
-            view.begin(self.policy.history, self.settings.samples, self.settings.epochs, self.policy.rungs)
-            desk = TrialDesk(self.policy, self.settings.samples, partial(self._assignment, resources))
+            view.begin(self.policy.history, self.settings.trials, self.settings.epochs, self.policy.rungs)
+            desk = TrialDesk(self.policy, self.settings.trials, partial(self._assignment, resources))
             try:
                 run_trials(desk, resources, self.paths.ray, time_budget)
             finally:
                 view.end()
 
     def _measurement(self) -> Measurement:
-        space = self.policy.space
-        varied = space.parameters.get("model.name")
-        models = map(str, varied.choices) if varied else [space.recipe({}).model.name]
         return Measurement(
-            tuple(models),
+            tuple(recipe.to_flat() for recipe in self._measured()),
             self.pack.shape,
             len(self.pack.classes),
             self.settings.cpus_per_trial or 1,
             self.settings.gpus_per_trial,
         )
 
+    def _measured(self) -> list[Recipe]:
+        """A recipe for each network that trials may train, and one for each baseline."""
+        space = self.policy.space
+        by_name = {values["model.name"]: values for values in space.combinations("model.name")}
+        proposed = [space.recipe(values) for values in by_name.values()] if self.settings.samples else []
+        return proposed + [Recipe.from_flat(known.recipe) for known in self.settings.known_recipes()]
+
     def _assignment(self, resources: Resources, suggestion: Suggestion) -> Assignment:
+        trial = self.policy.history.trials[suggestion.trial_id]
+        recipe = recipe_of(self.policy.space, trial)
+        weights = self.paths.first_weights(weights_key(recipe)) if recipe.init != "random" else None
         return Assignment(
-            trial_id=suggestion.trial_id,
-            recipe=self.policy.space.recipe(suggestion.params).to_flat(),
+            trial_id=trial.id,
+            recipe=recipe.to_flat(),
             seed=self.settings.trial_seed(suggestion.trial_id),
             epochs=self.settings.epochs,
-            reported=self.policy.history.trials[suggestion.trial_id].epoch,
+            reported=trial.epoch,
             pack=str(self.pack.folder),
             split=str(self.paths.split),
-            folder=str(self.paths.trial(suggestion.trial_id).folder),
+            folder=str(self.paths.trial(trial.id).folder),
+            weights=str(weights) if weights else None,
             cpus=resources.cpus_per_trial,
             gpus=resources.gpus_per_trial,
         )
 
     @property
     def _trials_left(self) -> int:
-        trials = self.policy.history.trials.values()
-        return self.settings.samples - sum(not trial.unfinished for trial in trials)
+        return self.settings.trials - sum(not trial.unfinished for trial in self._trials)
+
+    @property
+    def _baselines_left(self) -> int:
+        done = sum(not trial.unfinished for trial in self._trials if trial.baseline)
+        return len(self.settings.baselines) - done
+
+    @property
+    def _trials(self) -> Iterable[Trial]:
+        return self.policy.history.trials.values()
 
     def _plan(self, resources: Resources) -> str:
-        left, samples = self._trials_left, self.settings.samples
-        done = f" ({samples - left} are done)" if left < samples else ""
-        rungs = ", ".join(map(str, self.policy.rungs)) if self.policy.stops else ""
-        epochs = "epochs" if len(self.policy.rungs) > 1 else "epoch"
-        stopping = f"early stopping at {epochs} {rungs}" if rungs else "no early stopping"
+        left, total, baselines = self._trials_left, self.settings.trials, self._baselines_left
+        done = f" ({total - left} are done)" if left < total else ""
+        first = f", {_baselines(baselines)} first and in full" if baselines else ""
+        trials = "1 trial" if left == 1 else f"{left} trials"
         share = f"{resources.cpus_per_trial:g} CPU"
         if resources.gpus_per_trial:
             share += f" and {resources.gpus_per_trial:g} GPU"
         return (
-            f"Will run {left} trials{done} of at most {self.settings.epochs} epochs, {stopping}; "
-            f"{resources.slots} at a time with {share} each"
+            f"Will run {trials}{done} of at most {self.settings.epochs} epochs{first}; "
+            f"{self._stopping()}; {resources.slots} at a time with {share} each"
         )
+
+    def _stopping(self) -> str:
+        rungs = self.policy.rungs if self.policy.stops and self.settings.samples else ()
+        if not rungs:
+            return "no early stopping"
+        return f"early stopping at epoch{'s' * (len(rungs) > 1)} {', '.join(map(str, rungs))}"
 
     def _time_needed(self, seconds_per_image: list[float] | None, resources: Resources) -> str:
         if seconds_per_image is None:
@@ -232,24 +207,14 @@ class _SearchRun:
             resources.slots,
             self.policy.rungs if self.policy.stops else (),
             self.settings.reduction_factor,
+            self._baselines_left,
         )
+        stops = seconds.at_most > seconds.expected
+        at_most = f", and {duration(seconds.at_most)} if no trial stops early" if stops else ""
         return (
-            f"Training should take about {duration(seconds.expected)}, and {duration(seconds.at_most)} "
-            f"if no trial stops early (from a batch of {len(seconds_per_image)} networks)"
+            f"Training should take about {duration(seconds.expected)}{at_most} "
+            f"(from a batch each of {len(seconds_per_image)} recipes)"
         )
-
-
-def _policy(settings: SearchSettings, space: SearchSpace, history: History) -> SearchPolicy:
-    return SearchPolicy(
-        space,
-        max_epochs=settings.epochs,
-        seed=settings.seed,
-        grace_period=settings.grace_period,
-        reduction_factor=settings.reduction_factor,
-        sampler=settings.sampler,
-        scheduler=settings.scheduler,
-        history=history,
-    )
 
 
 def _close_books(
@@ -268,6 +233,14 @@ def _close_books(
     export_study(history, space, paths)
 
 
+def _baselines(count: int) -> str:
+    return "1 baseline" if count == 1 else f"{count} baselines"
+
+
+def _described(space: SearchSpace, trial: Trial) -> str:
+    return trial.baseline or describe(recipe_of(space, trial))
+
+
 def _winner(file: Path) -> Classifier:
     from tunekit.tuning.winner import load_winner  # imports torch, which the driver needs only here
 
@@ -283,18 +256,6 @@ def _same_data(settings: SearchSettings) -> Pack:
     return pack
 
 
-def _check_free(paths: SearchPaths) -> None:
-    """A new search takes a name that is free, in a folder that can be written."""
-    if paths.settings.exists():
-        raise SearchError(
-            f"a search called {paths.name!r} is there already: "
-            f"'tunekit resume {paths.name}' goes on with it, another --name starts a new one"
-        )
-    existing = next(folder for folder in (paths.folder, *paths.folder.parents) if folder.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        raise SearchError(f"{existing} cannot be written: choose another --results-dir")
-
-
 @contextmanager
 def _locked(paths: SearchPaths) -> Iterator[None]:
     """Only one process runs a search; a crash gives the lock back."""
@@ -303,11 +264,3 @@ def _locked(paths: SearchPaths) -> Iterator[None]:
             yield
     except Timeout:
         raise SearchError(f"search {paths.name} is running in another process") from None
-
-
-def _counts(pack: Pack, split: Split) -> str:
-    height, width, channels = pack.shape
-    return (
-        f"{len(split.train):,} training and {len(split.validation):,} validation images "
-        f"of {height}x{width}x{channels} in {len(pack.classes)} classes"
-    )

@@ -8,14 +8,16 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from tunekit.errors import SearchError
 from tunekit.paths import SearchPaths, atomic_write
 from tunekit.recipe import Value
+from tunekit.space import Baseline
 
 _PACKAGES = ("tunekit", "ray", "optuna", "mlflow", "torch", "torchvision", "timm", "numpy")
 
@@ -43,6 +45,7 @@ class SearchSettings:
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
     keep_checkpoints: int = 3
+    baselines: Sequence[Mapping[str, Any]] = ()  # the known recipes that run first, as `Baseline` fields
     # What tunekit adds when the search begins.
     search_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: float = field(default_factory=time.time)  # seconds since 1970
@@ -53,6 +56,15 @@ class SearchSettings:
     train_images: int = 0
     val_images: int = 0
 
+    @property
+    def trials(self) -> int:
+        """Trials in the whole search: the baselines, and as many proposals as were asked for."""
+        return len(self.baselines) + self.samples
+
+    def known_recipes(self) -> tuple[Baseline, ...]:
+        """The baselines, in the order in which they run."""
+        return tuple(Baseline(**fields) for fields in self.baselines)
+
     def check(self) -> None:
         """Check the numbers that no other room checks.
 
@@ -60,7 +72,7 @@ class SearchSettings:
             SearchError: naming the option, its rule and what came.
         """
         for option, value, low in (
-            ("--samples", self.samples, 1),
+            ("--samples", self.samples, 0 if self.baselines else 1),
             ("--epochs", self.epochs, 1),
             ("--seed", self.seed, 0),
             ("--keep-checkpoints", self.keep_checkpoints, 1),

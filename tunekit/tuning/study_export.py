@@ -8,6 +8,7 @@ from optuna.trial import TrialState, create_trial
 from tunekit.history import History
 from tunekit.paths import SearchPaths, atomic_write
 from tunekit.space import SearchSpace
+from tunekit.tuning.policy import params_in_space
 from tunekit.tuning.samplers import distribution
 
 _STATES = {
@@ -20,18 +21,21 @@ _STATES = {
 
 
 def export_study(history: History, space: SearchSpace, paths: SearchPaths) -> None:
-    """Write every trial that has ended to a study called like the search; replaces an older export."""
+    """Write every trial that has ended to a study called like the search; replaces an older export.
+
+    Baselines outside the space's ranges are left out: Optuna takes no such value.
+    """
     trials = [
         create_trial(
             state=_STATES[trial.status],
             value=trial.results[-1].value if trial.status == "completed" else None,
-            params=dict(trial.params),
-            distributions={name: distribution(space.parameters[name]) for name in trial.params},
+            params=dict(params),
+            distributions={name: distribution(space.parameters[name]) for name in params},
             intermediate_values={result.epoch: result.value for result in trial.results},
-            user_attrs={"trial": trial.id, "reason": trial.reason or ""},
+            user_attrs={"trial": trial.id, "reason": trial.reason or "", "baseline": trial.baseline or ""},
         )
         for trial in history.trials.values()
-        if trial.status in _STATES
+        if trial.status in _STATES and (params := params_in_space(space, trial)) is not None
     ]
     with atomic_write(paths.study) as temporary:
         storage = optuna.storages.RDBStorage(f"sqlite:///{temporary}")

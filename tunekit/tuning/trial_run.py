@@ -12,7 +12,7 @@ import torch
 
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split
-from tunekit.errors import RecipeFailure
+from tunekit.errors import RecipeError, RecipeFailure
 from tunekit.paths import TrialPaths
 from tunekit.recipe import Recipe
 from tunekit.training.build import build_training
@@ -23,53 +23,67 @@ from tunekit.tuning.assignment import Assignment
 
 
 class TrialRun:
-    """A trial on a worker: goes on from its checkpoint, saves after each epoch, gives one result a step."""
+    """A trial on a worker: goes on from its checkpoint, saves after each epoch, gives one result a step.
+
+    The training is built in the first step: a network that cannot be built is a result too.
+    """
 
     def __init__(self, assignment: Assignment) -> None:
-        set_threads(assignment.cpus)
+        self._assignment = assignment
         self._paths = TrialPaths(Path(assignment.folder))
-        self._pack = Pack.open(Path(assignment.pack))
-        self._reported = assignment.reported
-        self._training = build_training(
-            Recipe.from_flat(assignment.recipe),
-            self._pack,
-            Split.load(Path(assignment.split)),
-            assignment.epochs,
-            assignment.seed,
-            pick_device(assignment.gpus),
-        )
-        state = load_checkpoint(self._paths.last)
-        if state is not None:
-            self._training.load_state(state)
+        self._epoch = assignment.reported
         self._results = self._run()
 
     def step(self) -> dict[str, Any]:
         """The next epoch's result as a dict, or `{"failure": reason, "epoch": n}`."""
         try:
-            return asdict(next(self._results))
-        except RecipeFailure as failure:
-            return {"failure": str(failure), "epoch": self._training.epoch + 1}
+            result = next(self._results)
+        except (RecipeFailure, RecipeError) as failure:
+            return {"failure": str(failure), "epoch": self._epoch + 1}
+        self._epoch = result.epoch
+        return asdict(result)
 
     def _run(self) -> Iterator[EpochResult]:
+        pack = Pack.open(Path(self._assignment.pack))
+        training = self._build(pack)
         # Epochs that were trained and saved but whose result a crash kept from the driver.
-        yield from self._training.results[self._reported :]
-        for result in self._training.run():
-            if result is best_result(self._training):
-                self._save_best(result)
-            save_checkpoint(self._paths.last, self._training.state())
+        yield from training.results[self._assignment.reported :]
+        for result in training.run():
+            if result is best_result(training):
+                save_best(self._paths.best, training.judged, _description(training, pack))
+            save_checkpoint(self._paths.last, training.state())
             yield result
 
-    def _save_best(self, result: EpochResult) -> None:
-        description = {
-            "recipe": self._training.recipe.to_flat(),
-            "epoch": result.epoch,
-            "val_accuracy": result.val_accuracy,
-            "classes": list(self._pack.classes),
-            "image_shape": list(self._pack.shape),
-            "mean": list(self._pack.mean),
-            "std": list(self._pack.std),
-        }
-        save_best(self._paths.best, self._training.model, description)
+    def _build(self, pack: Pack) -> Training:
+        assignment = self._assignment
+        set_threads(assignment.cpus)
+        training = build_training(
+            Recipe.from_flat(assignment.recipe),
+            pack,
+            Split.load(Path(assignment.split)),
+            assignment.epochs,
+            assignment.seed,
+            pick_device(assignment.gpus),
+            Path(assignment.weights) if assignment.weights else None,
+        )
+        state = load_checkpoint(self._paths.last)
+        if state is not None:
+            training.load_state(state)
+        return training
+
+
+def _description(training: Training, pack: Pack) -> dict[str, Any]:
+    """What is saved with the weights of the last epoch."""
+    result = training.results[-1]
+    return {
+        "recipe": training.recipe.to_flat(),
+        "epoch": result.epoch,
+        "val_accuracy": result.val_accuracy,
+        "classes": list(pack.classes),
+        "image_shape": list(pack.shape),
+        "mean": list(pack.mean),
+        "std": list(pack.std),
+    }
 
 
 def best_result(training: Training) -> EpochResult:

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tunekit.models.build import build_model
+from tunekit.models.network import Network
+from tunekit.models.pretrained import fetch_weights
 from tunekit.recipe import Recipe
 from tunekit.tracking.model import Classifier
-from tunekit.training.checkpoint import load_best
+from tunekit.training.checkpoint import BestWeights, load_best
 
 
 def load_winner(file: Path) -> Classifier:
-    """The network in a file of best weights, with its classes and preprocessing.
+    """The network in a file of best weights, in evaluation mode, with its classes and preprocessing.
 
     Raises:
         TunekitError: if the file is absent or damaged.
     """
     best = load_best(file)
-    model = build_model(Recipe.from_flat(best.recipe).model, best.image_shape, len(best.classes))
-    model.load_state_dict(best.weights)
-    return Classifier(model, best.image_shape, best.classes, best.mean, best.std)
+    network = _build(file, best)
+    network.load_state_dict(best.weights)
+    return Classifier(network.eval(), best.image_shape, best.classes, best.mean, best.std)
+
+
+def _build(file: Path, best: BestWeights) -> Network:
+    recipe = Recipe.from_flat(best.recipe)
+    if recipe.init == "random":
+        return build_model(recipe, best.image_shape, len(best.classes))
+    # First weights decide on the stem, and may be gone by now; the weights in the file have the same stem.
+    recipe = dataclasses.replace(recipe, init=f"file:{file}")
+    with TemporaryDirectory() as folder:
+        weights = Path(folder) / "first.safetensors"
+        fetch_weights(recipe, None, weights)
+        return build_model(recipe, best.image_shape, len(best.classes), weights)
