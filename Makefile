@@ -4,7 +4,7 @@ UV_VERSION = 0.13.8
 BIN = .venv/bin
 READY = .venv/.ready
 
-.PHONY: search test check format lock clean
+.PHONY: search test check format bench-policy lock clean
 
 search: $(READY)  ## a small search on real images: 8x8 digits, no network, no GPU
 	$(BIN)/tunekit search digits --space resnet --samples 20 --epochs 18
@@ -22,6 +22,9 @@ check: $(READY)  ## format, lint, types, fast tests
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench-policy: $(READY)  ## how soon each policy finds a good recipe, in recorded learning curves; goes on where it was
+	$(BIN)/python -m tests.benchmarks.policy
 
 lock: $(READY)  ## pinned with hashes, for Linux and macOS and Python 3.11 to 3.13, without addresses
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \

@@ -105,7 +105,9 @@ SEARCH = ("search", "digits", "--space", "resnet")
         ((*SEARCH, "--epochs", "0"), 1, "--epochs must be at least 1, but got 0"),
         ((*SEARCH, "--grace-period", "0"), 1, "grace_period must be at least 1"),
         ((*SEARCH, "--reduction-factor", "1"), 1, "reduction_factor must be at least 2"),
-        ((*SEARCH, "--sampler", "tpe"), 2, "'tpe' is not one of 'rung-tpe', 'random'"),
+        ((*SEARCH, "--repeats", "0"), 1, "--repeats must be at least 1, but got 0"),
+        ((*SEARCH, "--scheduler", "pbt"), 2, "'pbt' is not one of 'asha', 'asha-promotion', 'hyperband'"),
+        ((*SEARCH, "--sampler", "tpe"), 2, "'tpe' is not one of 'portfolio', 'rung-tpe', 'random'"),
         ((*SEARCH, "--val-fraction", "1.5"), 1, "--val-fraction must be between 0 and 1"),
         ((*SEARCH, "--train-limit", "5"), 1, "5"),
         ((*SEARCH, "--train-limit", "999999"), 1, "999999"),
@@ -261,12 +263,17 @@ def test_search_rows_and_best_of_a_search_on_disk(run: Callable[..., Result], tm
     lay_down_search(tmp_path / "results", "mine")
     rows: list[dict[str, Any]] = json.loads(run("searches", "--json").output)
     assert [(row["search"], row["state"], row["ended"]) for row in rows] == [("mine", "interrupted", 2)]
+    assert [(row["begun"], row["counts"]) for row in rows] == [
+        (3, {"stopped": 1, "completed": 1, "running": 1})
+    ]
     best: dict[str, Any] = json.loads(run("best", "--json").output)
     assert list(best) == [
         "search",
         "trial",
         "val_accuracy",
         "epoch",
+        "trainings",
+        "mean_val_accuracy",
         "baseline",
         "recipe",
         "checkpoint",
@@ -282,3 +289,62 @@ def test_search_rows_and_best_of_a_search_on_disk(run: Callable[..., Result], tm
     ]
     for words in (("searches",), ("trials",), ("best",)):
         assert run(*words).exit_code == 0
+
+
+def test_what_became_of_the_trials_is_said_with_the_commonest_reason(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    from tests.search_on_disk import lay_down_search
+    from tunekit.history import Event, History
+    from tunekit.reporting.leaderboard import summary
+
+    paths = lay_down_search(tmp_path / "results", "mine")
+    history = History.read(paths.history)
+    for trial, reason in (
+        (2, "out of memory"),
+        (3, "loss is nan in epoch 7"),
+        (4, "loss is nan in epoch 1.5"),
+    ):
+        if trial > 2:
+            history.append(Event("suggest", trial, params={"optim.lr": trial / 10}))
+        history.append(Event("fail", trial, epoch=1, reason=reason))
+    history.append(Event("suggest", 5, params={"optim.lr": 0.6}), Event("lose", 5, reason="the node died"))
+    history.append(Event("suggest", 6, params={"optim.lr": 0.7}), Event("pause", 6, epoch=1))
+    history.append(Event("suggest", 7, params={"optim.lr": 0.5}, repeat_of=1))
+    history.append(Event("result", 7, epoch=1, value=0.25), Event("complete", 7))
+    history.close()
+    assert summary(paths) == (
+        "7 trials and 1 repeat: 2 completed, 1 stopped early, 1 paused, 3 failed (most often: loss is nan in "
+        "epoch 7), 1 lost to the machine (most often: the node died)."
+    )
+    (row,) = json.loads(run("searches", "--json").output)
+    assert (row["state"], row["commonest_failure"]) == ("finished", "loss is nan in epoch 7")
+    assert (row["ended"], row["repeats"], row["best_val_accuracy"]) == (6, 1, 0.5)
+    ranked = json.loads(run("trials", "--json").output)
+    assert [(row["trial"], row["outcome"]) for row in ranked[:2]] == [
+        (1, "completed, mean of 2: 0.5000"),
+        (7, "completed, mean of 2: 0.5000"),
+    ]
+    assert "(repeat of 01)" in run("trials").output
+    assert "paused at 1" in run("trials").output
+    assert "mean of 2 trainings: 0.5000" in run("best").output
+
+
+def test_a_search_whose_space_ran_out_is_finished_and_says_so(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    from tests.search_on_disk import lay_down_search
+    from tunekit.history import Event, History
+    from tunekit.reporting.leaderboard import summary
+
+    paths = lay_down_search(tmp_path / "results", "mine")
+    paths.space.write_text('[space]\n"optim.lr" = { choices = [0.1, 0.5, 0.2] }\n')
+    assert summary(paths) == "3 trials: 1 completed, 1 stopped early, 1 unfinished."
+    history = History.read(paths.history)
+    history.append(Event("stop", 2, epoch=1))
+    history.close()
+    assert summary(paths) == (
+        "3 trials: 1 completed, 2 stopped early. "
+        "The space has no other recipe, so the search ended before 4 trials."
+    )
+    assert "finished" in run("searches").output

@@ -46,6 +46,50 @@ def test_each_event_is_on_disk_before_append_returns(tmp_path: Path) -> None:
     history.close()
 
 
+def test_a_value_is_found_by_its_epoch() -> None:
+    trial = filled(None).trials[0]
+    assert [trial.value_at(epoch) for epoch in range(5)] == [None, 0.5, 0.7, 0.7, None]
+
+
+def repeated(*values: float | None, repeat_of: int | None = None) -> list[Event]:
+    """Trials that completed with these values, or failed before they had one."""
+    events = []
+    for trial, value in enumerate(values, start=0 if repeat_of is None else repeat_of):
+        events.append(Event("suggest", trial, params={}))
+        events.append(
+            Event("fail", trial, epoch=1) if value is None else Event("result", trial, epoch=1, value=value)
+        )
+    return events
+
+
+def test_a_recipe_is_worth_the_mean_of_its_trainings() -> None:
+    history = History(events=repeated(0.9, 0.8, 0.85))
+    assert [trial.id for trial in history.ranked()] == [0, 2, 1]
+    for trial, first, value in ((3, 0, 0.6), (4, 1, 0.9)):
+        history.append(Event("suggest", trial, params={}, repeat_of=first))
+        history.append(Event("result", trial, epoch=1, value=value))
+        assert history.recipe_value(history.trials[first]) == [0.9, 0.8][first]  # it still runs
+        history.append(Event("complete", trial))
+    trials = history.trials
+    assert [history.recipe_value(trials[n]) for n in range(5)] == pytest.approx(
+        [0.75, 0.85, 0.85, 0.75, 0.85]
+    )
+    assert [trial.id for trial in history.ranked()] == [1, 4, 0, 3, 2]  # trained twice before trained once
+    best = history.best()
+    assert best is not None
+    assert best.id == 1
+    assert [trial.id for trial in history.recipes] == [0, 1, 2]
+    assert [trial.id for trial in history.repeats(trials[1])] == [4]
+
+
+def test_a_repeat_that_failed_counts_against_its_recipe_and_a_lost_one_does_not() -> None:
+    history = History(events=repeated(0.9))
+    history.append(Event("suggest", 1, params={}, repeat_of=0), Event("lose", 1, reason="node"))
+    assert history.recipe_value(history.trials[0]) == 0.9
+    history.append(Event("suggest", 2, params={}, repeat_of=0), Event("fail", 2, epoch=1, reason="nan"))
+    assert history.recipe_value(history.trials[0]) == 0.45
+
+
 def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     filled(path).close()

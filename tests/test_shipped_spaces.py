@@ -179,6 +179,13 @@ def test_a_space_proposes_recipes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SPACES)
+def test_the_default_recipe_of_a_space_is_one_that_it_can_propose(name: str) -> None:
+    space = SPACES[name]
+    params = space.default_params()
+    assert space.params_of(space.recipe(params)) == params
+
+
+@pytest.mark.parametrize("name", SPACES)
 def test_every_network_that_a_space_reaches_is_legal(name: str) -> None:
     space = SPACES[name]
     shapes = {IMAGES["cifar10"], *(IMAGES[baseline.dataset] for baseline in space.baselines)}

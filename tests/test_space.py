@@ -234,6 +234,58 @@ NETWORKS = SearchSpace.from_dict(
 )
 
 
+def test_default_params_are_the_recipe_s_own_where_the_space_has_them() -> None:
+    space = SearchSpace.from_dict(CONDITIONAL).check_recipe_keys()
+    default = Recipe()
+    params = space.default_params()
+    assert params["optim.name"] == default.optim.name
+    assert params["optim.lr"] == default.optim.lr
+    assert space.params_of(space.recipe(params)) == params
+    without = space.with_fixed({"optim.name": "adam"}).default_params()
+    assert set(without) == {"optim.lr", "batch_size"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "value"),
+    [
+        ({"choices": ["b", "a"]}, "b"),
+        ({"low": 0.0, "high": 3.0}, 1.5),
+        ({"low": 1e-4, "high": 1.0, "log": True}, 1e-2),
+        ({"low": 1, "high": 4}, 3),
+        ({"low": 1, "high": 100, "log": True}, 10),
+        ({"low": 0.1, "high": 0.35, "step": 0.1}, 0.2),
+        ({"low": 0, "high": 7, "step": 5}, 5),
+    ],
+)
+def test_the_default_of_a_key_without_one_is_its_first_choice_or_its_middle(spec: Any, value: Any) -> None:
+    (parameter,) = SearchSpace.from_dict({"space": {"no_recipe_key": spec}}).parameters.values()
+    assert parameter.default == pytest.approx(value) if isinstance(value, float) else value
+    assert parameter.holds(parameter.default)
+
+
+def test_every_proposal_of_a_finite_space_comes_once_and_optuna_makes_the_same() -> None:
+    space = SearchSpace.from_dict(
+        {
+            "space": {
+                "kind": {"choices": ["a", "b"]},
+                "rate": {"low": 0.1, "high": 0.35, "step": 0.1, "when": {"kind": ["a"]}},
+                "depth": {"low": 2, "high": 9, "step": 3, "when": {"kind": ["b"]}},
+            }
+        }
+    )
+    every = {tuple(params.items()) for params in space.every()}
+    assert len(every) == len(list(space.every())) == 6
+    with pytest.warns(UserWarning, match="not divisible"):
+        assert {tuple(propose(space, seed).items()) for seed in range(60)} == every
+
+
+def test_a_continuous_range_has_no_end_of_proposals() -> None:
+    space = SearchSpace.from_dict({"space": {"x": {"low": 1.0, "high": 16.0, "log": True}}})
+    values = [params["x"] for params, _ in zip(space.every(), range(200), strict=False)]
+    assert values[:5] == pytest.approx([1, 16, 4, 2, 8])
+    assert len(set(values)) == 200
+
+
 def test_combinations_are_what_the_space_can_reach() -> None:
     assert list(NETWORKS.combinations("model.name", "model.bn_placement", "init", "input.size")) == [
         {"model.name": name, "model.bn_placement": placement, "init": "pretrained", "input.size": 0}

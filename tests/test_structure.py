@@ -31,7 +31,7 @@ DOORS = {
     "mlflow": {"tracking"},
     "timm": {"models", "training"},
     "torchvision": {"data", "models"},
-    "scipy": {"reporting"},
+    "scipy": {"reporting", "tuning"},
     "sklearn": {"data"},
     "PIL": {"data"},
     "rich": {"tuning", "reporting", "cli"},

@@ -16,8 +16,8 @@ import click
 from tunekit import __version__
 from tunekit.errors import TunekitError, nearest
 
-_SAMPLERS = ("rung-tpe", "random")
-_SCHEDULERS = ("asha", "none")
+_SAMPLERS = ("portfolio", "rung-tpe", "random")
+_SCHEDULERS = ("asha", "asha-promotion", "hyperband", "median", "none")
 
 
 class _Group(click.Group):
@@ -89,6 +89,12 @@ def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option("--name", help="Name of the search.  [default: data set, space and time]"),
         click.option("--seed", type=int, default=0, help="Of every random draw."),
+        click.option(
+            "--repeats",
+            type=int,
+            default=1,
+            help="Trainings, with other seeds, of a recipe that trained in full.",
+        ),
         click.option("--train-limit", type=int, help="Use a stratified part of so many training images."),
         click.option("--val-fraction", type=float, default=0.2, help="Share of them that validates."),
         _image_size_option,
@@ -126,7 +132,7 @@ def main() -> None:
 @main.command()
 @click.argument("dataset")
 @click.option("--space", required=True, help="A search space by name ('tunekit spaces') or a .toml file.")
-@click.option("--samples", type=int, default=32, help="Trials to run.")
+@click.option("--samples", type=int, default=32, help="Trials to run; the first is the default recipe.")
 @click.option("--epochs", type=int, default=27, help="Epochs of a full training.")
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Fix a recipe key for this search."
@@ -141,7 +147,7 @@ def main() -> None:
     "--scheduler",
     type=click.Choice(_SCHEDULERS),
     default=_SCHEDULERS[0],
-    help="Stops trials early.",
+    help="Stops trials early (asha, hyperband, median) or pauses them (asha-promotion).",
 )
 @click.option("--grace-period", type=int, default=3, help="First rung, in epochs.")
 @click.option(
@@ -281,9 +287,10 @@ def best(name: str | None, results_dir: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(row, indent=2))
         return
+    mean = f" (mean of {row['trainings']} trainings: {row['mean_val_accuracy']:.4f})"
     click.echo(
         f"Search {row['search']}: trial {row['trial']:02d} has validation accuracy "
-        f"{row['val_accuracy']:.4f} at epoch {row['epoch']}"
+        f"{row['val_accuracy']:.4f} at epoch {row['epoch']}{mean if row['trainings'] > 1 else ''}"
     )
     _print_table(recipe_table(flatten(row["recipe"])))
     click.echo(f"weights: {row['checkpoint']}")
@@ -318,6 +325,49 @@ def choices(name: str | None, key: str | None, results_dir: Path, as_json: bool)
         click.echo(f"{comparison.verdict()}\n")
     if not found:
         click.echo(f"search {paths.name}: no key has two values with a trial that ended yet")
+
+
+@main.command()
+@_name_argument
+@click.option("--sampler", "samplers", type=click.Choice(_SAMPLERS), multiple=True, help="[default: all]")
+@click.option(
+    "--scheduler", "schedulers", type=click.Choice(_SCHEDULERS), multiple=True, help="[default: all]"
+)
+@click.option(
+    "--grace-period", "grace_periods", type=click.IntRange(min=1), multiple=True, help="[default: 1, 3, 9]"
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=10, help="Replays of each combination.")
+@click.option("--workers", type=click.IntRange(min=1), default=4, help="Trials at the same time.")
+@_results_option
+@_quiet_option
+@_json_option
+def simulate(
+    name: str | None, results_dir: Path, seeds: int, workers: int, quiet: bool, as_json: bool, **ways: Any
+) -> None:
+    """Replay the learning curves of the search NAME (default: the latest) in other ways.
+
+    Says which sampler, scheduler and grace period would have found its best recipe sooner. Nothing is
+    trained: a proposed recipe behaves like the most similar one that was recorded, each replay ends
+    after as many epochs as the search took. Only trials trained in full can be replayed, so record
+    with --scheduler none.
+
+    \b
+    tunekit search digits --space resnet --sampler random --scheduler none --samples 60 --name curves
+    tunekit simulate curves
+    tunekit simulate curves --sampler random --grace-period 1 --grace-period 3 --seeds 20
+    """
+    from tunekit.paths import find_search
+    from tunekit.reporting import simulation
+
+    recording = simulation.recorded(find_search(results_dir, name))
+    combinations = simulation.combinations(recording.curves.epochs, **ways)
+    say = (lambda line: None) if quiet else partial(click.echo, err=True)
+    findings = simulation.simulate(recording, combinations, seeds, workers, say)
+    if as_json:
+        click.echo(json.dumps(simulation.simulation_json(recording, findings), indent=2))
+        return
+    click.echo(recording.text())
+    _print_table(simulation.simulation_table(findings))
 
 
 @main.group(cls=_Group, invoke_without_command=True)
@@ -481,7 +531,7 @@ def _train(
 
 def _run(paths: Any, view: Any, time_budget: float | None) -> None:
     from tunekit.reporting.choices import scientific_comparisons
-    from tunekit.reporting.leaderboard import baseline_rows, baseline_table, trial_rows, trial_table
+    from tunekit.reporting.leaderboard import baseline_rows, baseline_table, summary, trial_rows, trial_table
     from tunekit.tuning.progress import duration
     from tunekit.tuning.search import run_search
 
@@ -494,6 +544,7 @@ def _run(paths: Any, view: Any, time_budget: float | None) -> None:
         click.echo(comparison.verdict())
     how = "finished" if outcome.finished else "interrupted"
     click.echo(f"\nSearch {paths.name} {how} after {duration(outcome.seconds)}.")
+    click.echo(summary(paths))
     where = _results_flag(paths.folder.parent)
     if outcome.untracked_events:
         click.echo(

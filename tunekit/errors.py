@@ -9,7 +9,7 @@
     |-- ResourceError              CPUs or GPUs that this machine does not have
     `-- TrackingError              a tracking server or database that does not answer
     RecipeFailure (Exception)      a recipe that cannot be trained: a result, not a mistake
-    |-- DivergedError              loss not finite
+    |-- DivergedError              loss or gradients not finite, or far above the start for long
     `-- OutOfMemoryFailure         the device's memory is too small for the recipe
 
 A broken promise inside tunekit is an `assert`.
@@ -58,7 +58,7 @@ class RecipeFailure(Exception):
 
 
 class DivergedError(RecipeFailure):
-    """The training loss is not finite."""
+    """The training is beyond hope; the message says why."""
 
 
 class OutOfMemoryFailure(RecipeFailure):

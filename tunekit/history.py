@@ -11,9 +11,12 @@ import dataclasses
 import json
 import math
 import time
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import IO, Any, Literal
 
 from tunekit.errors import SearchError
@@ -21,7 +24,7 @@ from tunekit.recipe import Value
 
 EventKind = Literal["suggest", "result", "complete", "stop", "pause", "resume", "fail", "lose"]
 """
-suggest   a new trial, with params (and baseline)      stop    stopped early at the rung `epoch`
+suggest   a new trial, with params                     stop    stopped early at the rung `epoch`
 result    one epoch's value and metrics                pause   stopped at a rung, may be resumed
 complete  trained to the last epoch                    resume  goes on from its last checkpoint
 fail      the recipe cannot be trained (`reason`)      lose    the machine failed it (`reason`)
@@ -53,6 +56,8 @@ class Event:
     metrics: Mapping[str, float] | None = None
     reason: str | None = None
     baseline: str | None = None  # name of the known recipe that the trial trains; then `params` are its keys
+    default: bool | None = None  # True: the trial trains the space's default recipe
+    repeat_of: int | None = None  # the trial whose recipe this one trains again, with another seed
 
     def to_line(self) -> str:
         """The event as one line of JSON, absent fields left out."""
@@ -78,6 +83,8 @@ class Trial:
     params: Mapping[str, Value]
     started: float
     baseline: str | None = None
+    default: bool = False
+    repeat_of: int | None = None
     status: TrialStatus = "running"
     results: list[Result] = field(default_factory=list)
     ended: float | None = None
@@ -97,15 +104,29 @@ class Trial:
 
     @property
     def unfinished(self) -> bool:
-        """Whether there is more to train."""
+        """Whether it is being trained, or was when the search was interrupted."""
         return self.status == "running"
+
+    @property
+    def over(self) -> bool:
+        """Whether it will never train again; a paused trial may."""
+        return self.status not in ("running", "paused")
+
+    @property
+    def in_full(self) -> bool:
+        """Whether no scheduler may end it early: baselines, the default recipe, repeats."""
+        return self.baseline is not None or self.default or self.repeat_of is not None
+
+    @property
+    def recipe_id(self) -> int:
+        """The first trial with this trial's recipe: itself, unless it is a repeat."""
+        return self.id if self.repeat_of is None else self.repeat_of
 
     def value_at(self, epoch: int) -> float | None:
         """The value at `epoch`, if that epoch was finished."""
-        for result in self.results:
-            if result.epoch == epoch:
-                return result.value
-        return None
+        place = bisect_left(self.results, epoch, key=lambda result: result.epoch)
+        found = self.results[place : place + 1]
+        return found[0].value if found and found[0].epoch == epoch else None
 
 
 class History:
@@ -115,6 +136,8 @@ class History:
         self.path = path
         self.events: list[Event] = []
         self.trials: dict[int, Trial] = {}
+        self.recipes: list[Trial] = []  # the trials that are no repeats, in their order
+        self._repeats: dict[int, list[Trial]] = defaultdict(list)  # by the first trial of their recipe
         self._file: IO[str] | None = None
         self._listeners: list[Callable[[Event], None]] = []
         for event in events:
@@ -157,20 +180,46 @@ class History:
             self._file.close()
             self._file = None
 
+    def repeats(self, trial: Trial) -> list[Trial]:
+        """The trials that train the recipe of `trial` again."""
+        return self._repeats.get(trial.recipe_id, [])
+
+    def trainings(self, trial: Trial) -> list[Trial]:
+        """What judges the recipe of `trial`: its first trial, and its repeats that ended and are not lost."""
+        repeats = [other for other in self.repeats(trial) if other.over and other.status != "lost"]
+        return [self.trials[trial.recipe_id], *repeats]
+
+    def recipe_value(self, trial: Trial) -> float:
+        """The mean over `trainings` of the value at the best epoch.
+
+        A repeat that failed before it had a value counts as 0; a recipe without any value is -inf.
+        """
+        first, *repeats = self.trainings(trial)
+        if first.best is None:
+            return -math.inf
+        return fmean([first.best.value, *(other.best.value if other.best else 0.0 for other in repeats)])
+
     def best(self) -> Trial | None:
-        """The trial with the highest value at its best epoch; the earliest of equals."""
-        scored = [trial for trial in self.trials.values() if trial.best is not None]
-        return max(scored, key=lambda trial: (_best_value(trial), -trial.id), default=None)
+        """The first trial of the best recipe; the earliest of equals. `ranked` says what is best."""
+        scored = [trial for trial in self.recipes if trial.best is not None]
+        return max(scored, key=self._standing, default=None)
 
     def ranked(self) -> list[Trial]:
-        """Trials by the value of their best epoch, best first; those without a value last."""
-        return sorted(self.trials.values(), key=lambda trial: (-_best_value(trial), trial.id))
+        """Trials by what their recipe is worth, best first; those without a value last.
+
+        Recipes that were trained more often come before those that were trained less, so that the mean
+        of several trainings never loses to one lucky training; then the higher `recipe_value` decides.
+        """
+        return sorted(self.trials.values(), key=self._standing, reverse=True)
+
+    def _standing(self, trial: Trial) -> tuple[int, float, int, int]:
+        return len(self.trainings(trial)), self.recipe_value(trial), -trial.recipe_id, -trial.id
 
     def _take(self, event: Event) -> None:
         self.events.append(event)
         if event.kind == "suggest":
             assert event.trial not in self.trials and event.params is not None
-            self.trials[event.trial] = Trial(event.trial, event.params, event.time, event.baseline)
+            self._begin(event, event.params)
             return
         trial = self.trials[event.trial]
         if event.kind == "result":
@@ -183,9 +232,15 @@ class History:
         trial.failed_at = event.epoch if event.kind == "fail" else None
         trial.ended = None if trial.unfinished else event.time
 
-
-def _best_value(trial: Trial) -> float:
-    return trial.best.value if trial.best is not None else -math.inf
+    def _begin(self, event: Event, params: Mapping[str, Value]) -> None:
+        trial = Trial(
+            event.trial, params, event.time, event.baseline, bool(event.default), repeat_of=event.repeat_of
+        )
+        self.trials[trial.id] = trial
+        if trial.repeat_of is None:
+            self.recipes.append(trial)
+        else:
+            self._repeats[trial.repeat_of].append(trial)
 
 
 def _read_events(path: Path) -> tuple[list[Event], int]:

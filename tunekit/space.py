@@ -21,6 +21,8 @@ import math
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,6 +90,44 @@ class Parameter:
         step = self.step or (1 if self.integer else None)
         return step is None or math.isclose((steps := (value - self.low) / step), round(steps), abs_tol=1e-8)
 
+    @property
+    def default(self) -> Value:
+        """The recipe's own default if the range has it, else the first choice or the middle of the range."""
+        key = RECIPE_KEYS.get(self.name)
+        if key is not None and self.holds(key.default):
+            return key.default
+        return self.choices[0] if self.choices else self._on_grid(self._at(0.5))
+
+    def values(self) -> Iterator[Value]:
+        """Every value of the key, each once; those of a continuous range without end, ever finer."""
+        if self.choices:
+            yield from self.choices
+            return
+        assert self.low is not None and self.high is not None
+        step = self.step or (1 if self.integer else None)
+        if step is None:
+            yield from (self._at(share) for share in _shares())
+        else:
+            steps = int((self.high - self.low) / step + 1e-8)
+            yield from (self._on_grid(self.low + number * step) for number in range(steps + 1))
+
+    def _at(self, share: float) -> float:
+        """The value a share of the way from low to high, on the range's own scale."""
+        assert self.low is not None and self.high is not None
+        if self.log:
+            return min(self.low * math.pow(self.high / self.low, share), self.high)
+        return self.low + share * (self.high - self.low)
+
+    def _on_grid(self, value: float) -> float | int:
+        """The value of a range with steps that is nearest to `value`; it is the one that Optuna means."""
+        assert self.low is not None and self.high is not None
+        step = self.step or (1 if self.integer else None)
+        if step is None:
+            return value
+        low, high, width = (Decimal(str(number)) for number in (self.low, self.high, step))
+        top = type(step)(high - (high - low) % width)  # decimals, since 0.1 + 2 * 0.1 is more than 0.3
+        return min(round((value - self.low) / step) * step + self.low, top)
+
     def text(self) -> str:
         """The range in words: `0.0001 to 1 (log)`, `sgd | adam`."""
         if self.choices:
@@ -139,6 +179,30 @@ class SearchSpace:
                     return None
                 params[parameter.name] = flat[parameter.name]
         return params
+
+    def default_params(self) -> dict[str, Value]:
+        """The space's default recipe: the recipe's own defaults wherever the ranges have them."""
+        values = dict(self.fixed)
+        for parameter in self.parameters.values():
+            if parameter.active(values):
+                values[parameter.name] = parameter.default
+        return {name: values[name] for name in self.parameters if name in values}
+
+    def every(self) -> Iterator[dict[str, Value]]:
+        """Every proposal that the space can make, each once; without end if a range is continuous."""
+        for values in self._completions(dict(self.fixed), list(self.parameters.values())):
+            yield {name: values[name] for name in self.parameters if name in values}
+
+    def _completions(self, values: dict[str, Value], left: list[Parameter]) -> Iterator[dict[str, Value]]:
+        if not left:
+            yield values
+            return
+        parameter, *rest = left
+        if not parameter.active(values):
+            yield from self._completions(values, rest)
+            return
+        for value in parameter.values():
+            yield from self._completions({**values, parameter.name: value}, rest)
 
     def combinations(self, *names: str) -> Iterator[dict[str, Value]]:
         """Every combination of values of the keys `names` that the space can reach, each once.
@@ -367,6 +431,13 @@ class _Reader:
                 if value not in parameters[key].choices:
                     hint = nearest(str(value), map(str, parameters[key].choices))
                     raise self.error(name, f"when {key!r} = {value!r}, which is none of its choices{hint}")
+
+
+def _shares() -> Iterator[float]:
+    """0, 1, 1/2, 1/4, 3/4, 1/8 ...: ever finer, each once."""
+    yield from (0.0, 1.0)
+    for depth in count(1):
+        yield from (odd / 2**depth for odd in range(1, 2**depth, 2))
 
 
 def load_space(path: Path) -> SearchSpace:

@@ -345,6 +345,49 @@ def test_a_resume_sets_interrupted_runs_running_again(search: Search) -> None:
     assert search.parent.data.metrics["trials_interrupted"] == 0
 
 
+def test_a_paused_trial_waits_goes_on_and_is_killed_with_the_search(search: Search) -> None:
+    with search.tracker() as tracker:
+        for trial in range(2):
+            search.suggest(trial)
+            search.train(trial, 0.5)
+            search.happen("pause", trial, epoch=1)
+        tracker.finish("interrupted")
+        tracker.close(60)
+    assert {child.info.status for child in search.children.values()} == {"SCHEDULED"}
+    with search.tracker() as tracker:
+        search.happen("resume", 0)
+        search.train(0, 0.6)
+        search.happen("complete", 0)
+        search.happen("stop", 1, epoch=1)  # as the policy does with those that wait when it is over
+        tracker.finish("finished")
+        tracker.close(60)
+    children = search.children
+    assert [(children[n].info.status, children[n].data.tags["outcome"]) for n in range(2)] == [
+        ("FINISHED", "completed"),
+        ("KILLED", "stopped early at rung 1"),
+    ]
+    assert [point.step for point in search.points(0, "val_accuracy")] == [1, 2]
+    assert search.parent.data.metrics["trials_paused"] == 0
+
+
+def test_the_default_recipe_and_repeats_are_tagged_and_the_parent_has_the_mean(search: Search) -> None:
+    with search.tracker() as tracker:
+        search.happen("suggest", 0, params={"optim.lr": 0.1}, default=True)
+        search.happen("suggest", 1, params={"optim.lr": 0.1}, repeat_of=0)
+        for trial, value in ((0, 0.5), (1, 0.25)):
+            search.train(trial, value)
+            search.happen("complete", trial)
+        tracker.finish("finished")
+        tracker.close(60)
+    tags = {trial: child.data.tags for trial, child in search.children.items()}
+    assert [(tags[n].get("default"), tags[n].get("repeat_of")) for n in range(2)] == [
+        ("true", None),
+        (None, "0"),
+    ]
+    assert search.parent.data.metrics["best_val_accuracy"] == 0.375
+    assert search.parent.data.tags["best_trial"] == "0"
+
+
 def test_a_deleted_experiment_is_left_alone_and_another_gets_everything(search: Search) -> None:
     """`tracked.json` speaks of one parent run, and says nothing about another."""
     with search.tracker() as tracker:

@@ -110,6 +110,7 @@ def test_resuming_equals_no_interruption(
     judged = after.judged.state_dict()
     assert all(torch.equal(value, judged[name]) for name, value in straight.judged.state_dict().items())
     assert without_times(straight.results) == without_times(after.results)
+    assert straight.state()["divergence"] == after.state()["divergence"]
 
 
 def test_what_else_runs_in_the_process_changes_nothing(digits: Pack, digits_split: Split) -> None:
@@ -130,12 +131,31 @@ def test_training_leaves_the_global_generator_alone(digits: Pack, digits_split: 
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_loss_that_is_not_finite_is_a_failure_of_the_recipe(digits: Pack, digits_split: Split) -> None:
-    run = training(digits, digits_split, keys={"optim.lr": 10.0, "model.bn_placement": "none"})
-    with torch.no_grad():
-        next(iter(run.model.parameters())).fill_(float("nan"))
-    with pytest.raises(DivergedError, match="training loss is nan in epoch 1"):
+def test_a_loss_that_is_not_finite_ends_the_training_before_the_epoch_does(
+    digits: Pack, digits_split: Split
+) -> None:
+    # Each step multiplies the weights by 1 - 10 * 0.5, whatever the images.
+    keys = {"optim.lr": 10.0, "optim.momentum": 0.95, "optim.weight_decay": 0.5}
+    run = training(digits, digits_split, keys={**keys, "batch_size": 8})
+    steps: list[None] = []
+    run.model.register_forward_hook(lambda *_: steps.append(None))
+    with pytest.raises(DivergedError, match=r"training loss is nan at step \d+, epoch 1"):
         next(run.run())
+    assert len(steps) < digits_split.train.size // 8
+
+
+def test_weights_that_the_last_step_spoils_are_a_failure_of_the_recipe(digits: Pack, few: Split) -> None:
+    run = training(digits, few)
+
+    @torch.no_grad()
+    def spoil(model: torch.nn.Module, _images: object) -> None:
+        if not model.training:
+            next(iter(model.parameters())).fill_(float("nan"))
+
+    run.model.register_forward_pre_hook(spoil)
+    with pytest.raises(DivergedError, match="validation loss is nan in epoch 1"):
+        next(run.run())
+    assert run.results == []
 
 
 def test_out_of_memory_is_a_failure_of_the_recipe(digits: Pack, few: Split) -> None:
@@ -236,7 +256,7 @@ def test_damaged_or_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
     file.write_bytes(b"not a checkpoint")
     with pytest.raises(TunekitError, match="is not a checkpoint"):
         load_checkpoint(file)
-    torch.save({"format": 2, "path": tmp_path}, file)  # a Path object needs pickle to run code
+    torch.save({"format": 3, "path": tmp_path}, file)  # a Path object needs pickle to run code
     with pytest.raises(TunekitError, match="is not a checkpoint"):
         load_checkpoint(file)
     with pytest.raises(TunekitError, match="no weights"):

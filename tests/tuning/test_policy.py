@@ -1,6 +1,7 @@
 """The policy on plain numbers: no training, no Ray."""
 
 import math
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import pytest
 
 from tunekit.errors import SearchError
 from tunekit.history import Event, History
-from tunekit.space import SearchSpace
-from tunekit.tuning.policy import SAMPLERS, SearchPolicy, Suggestion
+from tunekit.space import Baseline, SearchSpace
+from tunekit.tuning.policy import SAMPLERS, SCHEDULERS, SearchPolicy, Suggestion
 
 SPACE = SearchSpace.from_dict(
     {
@@ -23,6 +24,8 @@ SPACE = SearchSpace.from_dict(
         }
     }
 )
+
+ONE_KEY = SearchSpace.from_dict({"space": {"optim.lr": {"low": 1e-3, "high": 1.0, "log": True}}})
 
 
 def policy(**options: Any) -> SearchPolicy:
@@ -58,7 +61,7 @@ def test_same_seed_and_same_calls_give_the_same_trials() -> None:
     first, second, other = policy(), policy(), policy(seed=2)
     assert run(first, 40) == run(second, 40)
     assert first.next() == second.next()
-    assert run(other, 3) != run(policy(), 3)
+    assert run(other, 3)[1:] != run(policy(), 3)[1:]  # the first is the default recipe
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -107,6 +110,268 @@ def test_without_a_scheduler_every_trial_trains_to_the_end() -> None:
     search = policy(scheduler="none")
     for value in (0.9, 0.5, 0.1):
         assert train(search, search.next(), lambda epoch, value=value: value) == 9  # type: ignore[misc]
+
+
+class Simulation:
+    """Some workers train trials an epoch at a time, in turns; `watch` looks on before each step."""
+
+    def __init__(self, search: SearchPolicy, samples: int, curve: Callable[[Suggestion, int], float]) -> None:
+        self.search = search
+        self.samples = samples
+        self.curve = curve
+        self.running: deque[Suggestion] = deque()
+        self.steps: list[Suggestion | str] = []  # what the policy said, in order
+
+    def run(self, workers: int = 3, watch: Callable[["Simulation"], None] = lambda simulation: None) -> None:
+        hands_out = self.search.has_next(self.samples)
+        while self.running or hands_out:
+            watch(self)
+            self.steps.append(self.ask(self.search, workers))
+            last = self.steps[-1]
+            if isinstance(last, Suggestion):
+                self.running.append(last)
+            else:
+                trial = self.running.popleft()
+                self.running.extend([trial] if last == "continue" else [])
+            hands_out = self.search.has_next(self.samples)
+        assert self.search.has_ended(self.samples)
+
+    def ask(self, search: SearchPolicy, workers: int = 3) -> Suggestion | str:
+        """The next step, of this policy or of one built from its history: a new trial or one more epoch."""
+        if len(self.running) < workers and search.has_next(self.samples):
+            return search.next()
+        suggestion = self.running[0]
+        epoch = search.history.trials[suggestion.trial_id].epoch + 1
+        return search.report(suggestion.trial_id, epoch, self.curve(suggestion, epoch))
+
+
+def rising(suggestion: Suggestion, epoch: int) -> float:
+    """A made-up curve: recipes differ in their end and in their speed, and one in seven diverges."""
+    if suggestion.trial_id % 7 == 6 and epoch == 2:
+        return math.nan
+    return quality(suggestion.params) - float(suggestion.params["y"]) / epoch
+
+
+def rebuilt_from(search: SearchPolicy, **options: Any) -> SearchPolicy:
+    """What a resume builds; the trials that were running are handed out already."""
+    again = policy(history=History(events=list(search.history.events)), **options)
+    for trial in search.history.trials.values():
+        if trial.unfinished:
+            assert again.next() == Suggestion(trial.id, trial.params, resumes=True)
+    return again
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_policy_rebuilt_at_any_point_of_a_search_decides_the_same(scheduler: str) -> None:
+    options = {"sampler": "random", "scheduler": scheduler, "grace_period": 1, "repeats": 2}
+    predicted = []
+
+    def predict(simulation: Simulation) -> None:
+        again = rebuilt_from(simulation.search, **options)
+        assert again.has_next(20) == simulation.search.has_next(20)
+        assert not again.has_ended(20)
+        predicted.append(simulation.ask(again))
+
+    simulation = Simulation(policy(**options), 20, rising)
+    simulation.run(watch=predict)
+    assert simulation.steps == predicted
+    assert {step for step in predicted if isinstance(step, str)} >= {"continue", "stop"}
+    if scheduler == "asha-promotion":
+        assert "pause" in predicted
+        assert any(isinstance(step, Suggestion) and step.resumes for step in predicted)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_each_scheduler_ends_with_every_epoch_once_and_the_best_in_full(scheduler: str) -> None:
+    search = policy(sampler="random", scheduler=scheduler, grace_period=1)
+    Simulation(search, 40, rising).run()
+    trials = list(search.history.trials.values())
+    assert len(trials) == 40
+    for trial in trials:
+        assert [result.epoch for result in trial.results] == list(range(1, trial.epoch + 1))
+        assert trial.status in ("completed", "stopped", "paused", "failed")
+    completed = [trial for trial in trials if trial.status == "completed"]
+    epochs = sum(trial.epoch for trial in trials)
+    if scheduler == "none":
+        assert all(trial.status in ("completed", "failed") for trial in trials)
+    else:
+        assert epochs < 0.8 * 40 * 9
+        ahead = np.mean([quality(trial.params) for trial in completed if not trial.default])
+        assert ahead > np.mean([quality(trial.params) for trial in trials])
+
+
+def test_promotion_leaves_nobody_of_the_top_third_behind_and_the_others_stop_with_the_search() -> None:
+    search = policy(sampler="random", scheduler="asha-promotion", grace_period=1)
+    Simulation(search, 41, lambda suggestion, epoch: quality(suggestion.params)).run(workers=4)
+    trials = search.history.trials.values()
+    for rung in (1, 3):
+        there = [trial for trial in trials if trial.epoch >= rung]
+        ranked = sorted(there, key=lambda trial: -(trial.value_at(rung) or 0.0))
+        assert all(trial.epoch > rung for trial in ranked[: len(there) // 3])
+        assert sum(trial.epoch > rung for trial in there) < 0.6 * len(there)  # early ones had few to beat
+    paused = [trial.id for trial in trials if trial.status == "paused"]
+    assert len(paused) == 41 - sum(trial.status == "completed" for trial in trials)
+    search.stop_paused()
+    assert [trial.id for trial in trials if trial.status == "stopped"] == paused
+    assert all(search.history.trials[trial].rung in (1, 3) for trial in paused)
+    assert search.has_ended(41)
+
+
+def test_promotions_go_on_when_all_samples_were_suggested() -> None:
+    search = policy(sampler="random", scheduler="asha-promotion", grace_period=1)
+    default, *others = (search.next() for _ in range(4))
+    assert search.report(others[0].trial_id, 1, 0.9) == "pause"
+    assert search.report(others[1].trial_id, 1, 0.3) == "pause"
+    assert not search.has_next(4)
+    assert not search.has_ended(4)
+    assert search.report(others[2].trial_id, 1, 0.6) == "pause"
+    assert search.has_next(4)
+    assert search.next() == Suggestion(others[0].trial_id, others[0].params, resumes=True)
+    assert not search.has_next(4)
+    train(search, others[0], lambda epoch: 0.9)
+    assert search.history.trials[others[0].trial_id].rung == 3  # one alone is no third
+    train(search, default, lambda epoch: 0.1)
+    assert search.has_ended(4)
+
+
+def test_interrupted_trials_come_first_then_baselines_promotions_and_proposals() -> None:
+    known = [Baseline(f"known {lr}", {"optim.lr": lr}) for lr in (0.2, 0.3)]
+    search = SearchPolicy(
+        ONE_KEY,
+        max_epochs=9,
+        grace_period=1,
+        scheduler="asha-promotion",
+        sampler="random",
+        baselines=known,
+    )
+    search.next()
+    search.interrupt(0)
+    handed_out = [search.next() for _ in range(6)]
+    assert [(s.trial_id, s.resumes) for s in handed_out[:3]] == [(0, True), (1, False), (2, False)]
+    trials = search.history.trials
+    assert [trials[n].baseline for n in range(3)] == ["known 0.2", "known 0.3", None]
+    assert trials[2].default
+    for trial, value in ((3, 0.9), (4, 0.5), (5, 0.7)):
+        search.report(trial, 1, value)
+    search.interrupt(1)
+    handed_out = [search.next() for _ in range(3)]
+    assert [(s.trial_id, s.resumes) for s in handed_out] == [(1, True), (3, True), (6, False)]
+
+
+def test_a_promoted_trial_that_is_lost_keeps_its_place_and_the_next_one_follows() -> None:
+    search = policy(sampler="random", scheduler="asha-promotion", grace_period=1)
+    suggestions = [search.next() for _ in range(7)]
+    for trial in range(1, 4):
+        assert search.report(trial, 1, 1 - trial / 10) == "pause"
+    assert search.next() == Suggestion(1, suggestions[1].params, resumes=True)
+    search.lose(1, "the node went away")
+    assert not search.has_next(7)
+    for trial in range(4, 7):
+        assert search.report(trial, 1, 1 - trial / 10) == "pause"
+    assert search.next() == Suggestion(2, suggestions[2].params, resumes=True)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_the_default_recipe_comes_first_and_is_never_stopped_or_paused(scheduler: str) -> None:
+    search = policy(scheduler=scheduler, grace_period=1)
+    first = search.next()
+    assert first.params == {"x": 0.5, "y": 0.5, "kind": "a", "z": 0.5}
+    assert search.history.trials[0].default
+    for other in [search.next() for _ in range(8)]:
+        train(search, other, lambda epoch: 0.9)
+    assert train(search, first, lambda epoch: 0.1) == 9
+    assert search.history.trials[0].status == "completed"
+    assert sum(trial.default for trial in search.history.trials.values()) == 1
+
+
+FINITE = SearchSpace.from_dict(
+    {
+        "space": {
+            "kind": {"choices": ["a", "b"]},
+            "depth": {"low": 1, "high": 3, "when": {"kind": ["a"]}},
+            "rate": {"low": 0.1, "high": 0.3, "step": 0.1, "when": {"kind": ["b"]}},
+        }
+    }
+)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_finite_space_is_tried_once_and_then_the_search_ends(sampler: str) -> None:
+    search = SearchPolicy(FINITE, max_epochs=2, sampler=sampler, scheduler="none")
+    tried = []
+    while search.has_next(100):
+        suggestion = search.next()
+        tried.append(suggestion.params)
+        train(search, suggestion, lambda epoch: 0.5)
+    assert len(tried) == 6
+    assert len({tuple(params.items()) for params in tried}) == 6
+    assert search.has_ended(100)
+    with pytest.raises(SearchError, match="all 6 recipes of the space were tried"):
+        search.next()
+    again = SearchPolicy(FINITE, max_epochs=2, history=History(events=search.history.events))
+    assert again.has_ended(100)
+    assert again.has_ended(6)
+
+
+def test_a_rare_branch_with_a_continuous_range_never_runs_dry() -> None:
+    space = SearchSpace.from_dict(
+        {
+            "space": {
+                "kind": {"choices": list(range(12))},
+                "x": {"low": 1e-4, "high": 1.0, "log": True, "when": {"kind": [3]}},
+            }
+        }
+    )
+    search = SearchPolicy(space, max_epochs=1, sampler="random")
+    params = [search.next().params for _ in range(40)]
+    assert len({tuple(each.items()) for each in params}) == 40
+    assert all(1e-4 <= float(each["x"]) <= 1.0 for each in params if "x" in each)
+
+
+def test_a_baseline_that_is_the_default_recipe_is_not_proposed_again() -> None:
+    space = SearchSpace.from_dict({"space": {"optim.name": {"choices": ["sgd", "adam"]}}})
+    same = Baseline("same", {"optim.name": "sgd"})
+    other = Baseline("other", {"optim.name": "sgd", "batch_size": 7})  # more than the space varies
+    for baseline, proposed in ((same, ["adam"]), (other, ["sgd", "adam"])):
+        search = SearchPolicy(space, max_epochs=1, baselines=(baseline,), sampler="random")
+        names = []
+        while search.has_next(9):
+            names.append(search.next().params["optim.name"])
+            search.report(len(names) - 1, 1, 0.5)
+        assert names == ["sgd", *proposed]
+
+
+def test_what_trained_in_full_is_repeated_with_other_trials_and_counted_apart() -> None:
+    search = policy(sampler="random", scheduler="asha", grace_period=1, repeats=3)
+    simulation = Simulation(search, 12, lambda s, epoch: quality(s.params) - 0.01 * s.trial_id)
+    simulation.run()
+    history = search.history
+    assert len(history.recipes) == 12
+    for trial in history.recipes:
+        repeats = history.repeats(trial)
+        assert len(repeats) == (2 if trial.status == "completed" else 0)
+        for repeat in repeats:
+            assert repeat.params == trial.params
+            assert (repeat.status, repeat.epoch) == ("completed", 9)
+    assert any(trial.status == "stopped" for trial in history.recipes)
+    # Neither the comparison at a rung nor the sampler sees a recipe twice.
+    assert len(search.values_at(1)) == 12
+    assert len(search.evidence().trials) == 12
+
+
+def test_baselines_are_repeated_too_and_a_repeat_that_failed_or_was_lost_counts_as_done() -> None:
+    known = Baseline("known", {"optim.lr": 0.5})
+    search = SearchPolicy(ONE_KEY, max_epochs=9, baselines=(known,), repeats=3)
+    train(search, search.next(), lambda epoch: 0.5)
+    for number in (1, 2):
+        trial = search.history.trials[search.next().trial_id]
+        assert (trial.repeat_of, trial.baseline, dict(trial.params)) == (0, "known", {"optim.lr": 0.5})
+        if number == 1:
+            search.fail(trial.id, 1, "diverged")
+        else:
+            search.lose(trial.id, "the node went away")
+    assert search.has_ended(1)
+    assert search.history.trials[search.next().trial_id].default
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -218,7 +483,8 @@ def test_the_history_of_a_policy_is_one_that_another_can_read() -> None:
         ({"grace_period": 0}, "grace_period must be at least 1"),
         ({"reduction_factor": 1}, "reduction_factor must be at least 2"),
         ({"sampler": "rung-tp"}, "unknown sampler 'rung-tp' (did you mean 'rung-tpe'?)"),
-        ({"scheduler": "hyperband"}, "unknown scheduler 'hyperband'"),
+        ({"scheduler": "hyperbnd"}, "unknown scheduler 'hyperbnd' (did you mean 'hyperband'?)"),
+        ({"repeats": 0}, "repeats must be at least 1"),
     ],
 )
 def test_arguments_are_checked(options: dict[str, Any], message: str) -> None:

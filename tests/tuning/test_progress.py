@@ -22,7 +22,7 @@ def told(view: PlainView | LiveView) -> None:
     """Three trials: one completed, one stopped, one failed; a fourth runs."""
     history = History()
     history.subscribe(view.event)
-    view.begin(history, samples=5, epochs=9, rungs=(3,))
+    view.begin(history, samples=5, epochs=9, next_comparison=lambda trial: 9 if trial.default else 3)
     history.append(Event("suggest", 0, params={"optim.lr": 0.1, "model.name": "resnet8"}))
     history.append(Event("result", 0, epoch=1, value=0.75))
     history.append(Event("complete", 0))
@@ -112,3 +112,40 @@ def test_packing_says_each_tenth_once() -> None:
 def test_a_baseline_goes_by_its_name() -> None:
     assert recipe_words("B-mnist-vgg16", {"model.name": "vgg16"}) == "B-mnist-vgg16"
     assert recipe_words(None, {"model.name": "vgg16"}) == "vgg16"
+
+
+def test_the_default_recipe_and_repeats_are_marked() -> None:
+    assert recipe_words(None, {"model.name": "vgg16"}, default=True) == "(default) vgg16"
+    assert recipe_words("B-mnist-vgg16", {}, repeat_of=3) == "(repeat of 03) B-mnist-vgg16"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_paused_trials_and_repeats_are_shown(terminal: bool) -> None:
+    to = console(terminal)
+    view = make_view(quiet=False, console=to)
+    assert isinstance(view, PlainView | LiveView)
+    history = History()
+    history.subscribe(view.event)
+    view.begin(history, samples=3, epochs=9, next_comparison=lambda trial: 9)
+    history.append(Event("suggest", 0, params={"optim.lr": 0.1}, default=True))
+    history.append(Event("result", 0, epoch=9, value=0.75))
+    history.append(Event("complete", 0))
+    history.append(Event("suggest", 1, params={"optim.lr": 0.2}))
+    history.append(Event("result", 1, epoch=3, value=0.5))
+    history.append(Event("pause", 1, epoch=3))
+    history.append(Event("suggest", 2, params={"optim.lr": 0.1}, repeat_of=0))
+    history.append(Event("result", 2, epoch=9, value=0.25))
+    if isinstance(view, LiveView):
+        to.print(view._render())
+    history.append(Event("complete", 2))
+    view.end()
+    history.append(Event("stop", 1, epoch=3))  # when the search has ended: no line of its own
+    shown = " ".join(output(to).split())
+    if terminal:
+        assert "2/3 trials: 1 running, 1 paused, 1 completed, 0 stopped, 1 of them repeats" in shown
+        assert "02 9/9 9 0.2500 (repeat of 00) lr=0.1" in shown
+    else:
+        assert "trial 00 (default) completed at 0.7500 best 0.7500 (trial 00, epoch 9)" in shown
+        assert "2/3 trial 01 paused at epoch 3 at 0.5000" in shown
+        assert "trial 02 (repeat of 00) completed at 0.2500 best 0.5000 (trial 00, mean of 2 tra" in shown
+        assert "stopped" not in shown

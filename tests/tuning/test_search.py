@@ -20,15 +20,17 @@ from tunekit.data.pack import Pack
 from tunekit.history import History
 from tunekit.paths import SearchPaths, find_search
 from tunekit.reporting.leaderboard import baseline_rows, search_rows
-from tunekit.space import Baseline
+from tunekit.space import Baseline, load_space
 from tunekit.tracking.client import open_client
 from tunekit.tracking.server import tracking_uri
 from tunekit.training.checkpoint import load_best
+from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.begin import begin_search
 from tunekit.tuning.progress import QuietView
 from tunekit.tuning.ray_session import Machine
 from tunekit.tuning.search import run_search
 from tunekit.tuning.settings import SearchSettings
+from tunekit.tuning.trial_run import TrialRun
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +142,65 @@ def test_known_recipes_run_first_and_the_best_network_is_where_another_search_be
     (source, tuned) = (load_best(p.trial(t.id).best).weights for p, t in ((first, best), (second, trial)))
     frozen = [name for name in source if name.startswith("body.")]
     assert all(torch.equal(source[name], tuned[name]) for name in frozen)
+
+
+SLOWER_AND_SLOWER = """
+[fixed]
+"model.name" = "resnet8"
+"batch_size" = 32
+
+[space]
+"optim.lr" = { choices = [0.1, 0.01, 0.003, 1e-5, 2e-5, 3e-5] }
+"""
+
+
+def test_a_promoted_trial_goes_on_as_if_it_had_never_been_paused(tmp_path: Path, digits: Pack) -> None:
+    wanted = settings(
+        tmp_path,
+        digits,
+        samples=6,
+        epochs=6,
+        train_limit=200,
+        scheduler="asha-promotion",
+        grace_period=2,
+        reduction_factor=2,
+    )
+    Path(wanted.space).write_text(SLOWER_AND_SLOWER)
+    paths = begin_search(wanted, tmp_path / "results", QuietView())
+    outcome = run_search(paths, QuietView())
+    history = outcome.history
+    assert outcome.finished
+    kinds = {kind: {e.trial for e in history.events if e.kind == kind} for kind in ("pause", "resume")}
+    assert kinds["resume"]
+    assert kinds["resume"] <= kinds["pause"]
+    trials = history.trials
+    assert trials[0].default
+    assert epochs_of_each_trial(history) == [list(range(1, t.epoch + 1)) for t in trials.values()]
+    assert {trial.status for trial in trials.values()} == {"completed", "stopped"}
+    assert not any(paths.trial(trial).last.exists() for trial in trials)
+    assert {run.info.status for run in child_runs(paths)} == {"FINISHED", "KILLED"}
+
+    promoted = max(kinds["resume"], key=lambda trial: trials[trial].epoch)
+    assert trials[promoted].epoch > 2
+    straight = TrialRun(
+        Assignment(
+            trial_id=promoted,
+            recipe=load_space(paths.space).recipe(trials[promoted].params).to_flat(),
+            seed=wanted.trial_seed(promoted),
+            epochs=6,
+            reported=0,
+            pack=str(digits.folder),
+            split=str(paths.split),
+            folder=str(tmp_path / "straight"),
+        )
+    )
+    for result in trials[promoted].results:
+        epoch = straight.step()
+        assert (epoch["val_accuracy"], epoch["train_loss"], epoch["val_loss"]) == (
+            result.value,
+            result.metrics["train_loss"],
+            result.metrics["val_loss"],
+        )
 
 
 def test_trials_wait_for_gpus(tmp_path: Path, digits: Pack) -> None:

@@ -17,7 +17,7 @@ from tunekit.tuning.adapters import PolicyScheduler, PolicySearcher, TrialDesk
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, estimate
-from tunekit.tuning.policy import SearchPolicy, Suggestion
+from tunekit.tuning.policy import SCHEDULERS, SearchPolicy, Suggestion
 from tunekit.tuning.ray_session import Machine, check_shares
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.study_export import export_study
@@ -70,6 +70,26 @@ def test_a_lost_attempt_is_handed_out_again_and_given_up_after_three() -> None:
     assert (trial.status, trial.reason) == ("lost", "ActorDiedError: the node went away")
 
 
+def test_a_paused_trial_frees_its_worker_and_is_handed_out_again_after_the_last_sample() -> None:
+    def assign(suggestion: Suggestion) -> Assignment:
+        return Assignment(suggestion.trial_id, suggestion.params, 0, 9, 0, "pack", "split", "folder")
+
+    trials = TrialDesk(
+        SearchPolicy(SPACE, max_epochs=9, grace_period=1, scheduler="asha-promotion"), 4, assign
+    )
+    for ray_id in "abcd":
+        assert trials.hand_out(ray_id) is not None
+    assert trials.take("a", dict(RESULT))  # the default recipe never pauses
+    assert not trials.take("b", {**RESULT, "val_accuracy": 0.9})
+    assert trials.hand_out("e") is None  # wait: others run
+    assert not trials.take("c", {**RESULT, "val_accuracy": 0.3})
+    assert not trials.finished
+    promoted = trials.hand_out("e")
+    assert promoted is not None
+    assert promoted.trial_id == 1
+    assert trials.take("e", {**RESULT, "epoch": 2})
+
+
 def test_ray_never_pickles_the_search_into_its_snapshots() -> None:
     import pickle
 
@@ -97,6 +117,49 @@ def test_checkpoints_of_the_best_trials_stay(tmp_path: Path) -> None:
     assert [trial for trial in range(4) if paths.trial(trial).best.exists()] == [1, 3]
 
 
+def test_a_paused_trial_keeps_what_it_goes_on_from_until_the_search_ends(tmp_path: Path) -> None:
+    paths, history = SearchPaths(tmp_path), History()
+    keeper = CheckpointKeeper(paths, history, keep=1)
+    history.subscribe(keeper.event)
+    for trial in range(2):
+        paths.trial(trial).folder.mkdir(parents=True)
+        paths.trial(trial).last.touch()
+        history.append(Event("suggest", trial, params={}))
+        history.append(Event("result", trial, epoch=1, value=0.5))
+        history.append(Event("pause", trial, epoch=1))
+    history.append(Event("resume", 0))
+    history.append(Event("complete", 0))
+    assert [trial for trial in range(2) if paths.trial(trial).last.exists()] == [1]
+    history.append(Event("stop", 1, epoch=1))
+    assert not paths.trial(1).last.exists()
+
+
+def test_weights_of_a_recipe_stay_until_its_mean_is_known(tmp_path: Path) -> None:
+    paths, history = SearchPaths(tmp_path), History()
+    keeper = CheckpointKeeper(paths, history, keep=1, repeats=2)
+    history.subscribe(keeper.event)
+
+    def train(trial: int, value: float, repeat_of: int | None = None) -> None:
+        files = paths.trial(trial)
+        files.folder.mkdir(parents=True)
+        files.best.touch()
+        history.append(Event("suggest", trial, params={}, repeat_of=repeat_of))
+        history.append(Event("result", trial, epoch=1, value=value))
+        history.append(Event("complete", trial))
+
+    def kept() -> list[int]:
+        return [trial for trial in history.trials if paths.trial(trial).best.exists()]
+
+    train(0, 0.8)
+    train(1, 0.9)
+    assert kept() == [0, 1]  # either may turn out to be the best
+    train(2, 0.9, repeat_of=0)
+    assert kept() == [0, 1]
+    train(3, 0.5, repeat_of=1)
+    assert kept() == [0]
+    assert [trial.id for trial in keeper.best_trials()] == [0]
+
+
 def test_the_history_can_be_read_as_an_optuna_study(tmp_path: Path) -> None:
     paths = lay_down_search(tmp_path, "mine")
     for _ in range(2):  # a second export replaces the first
@@ -109,13 +172,32 @@ def test_the_history_can_be_read_as_an_optuna_study(tmp_path: Path) -> None:
 
 
 def test_an_estimate_adds_up() -> None:
-    plan: dict[str, Any] = {"train_images": 90, "val_images": 30, "epochs": 9, "reduction_factor": 3}
-    seconds = estimate([0.01], trials=4, slots=2, rungs=(), **plan)
+    plan: dict[str, Any] = {"train_images": 90, "val_images": 30, "epochs": 9}
+    seconds = estimate([0.01], trials=4, slots=2, **plan)
     assert seconds.at_most == pytest.approx(2 * 9 * 1.0)
     assert seconds.expected == seconds.at_most
-    seconds = estimate([0.01, 0.03], trials=4, slots=8, rungs=(3,), **plan)
+    seconds = estimate([0.01, 0.03], trials=4, slots=8, survivors=((3, 1 / 3),), **plan)
     assert seconds.at_most == pytest.approx(9 * 2.0)
     assert seconds.expected == pytest.approx((3 + 6 / 3) * 2.0)
+    # One in full and three of which one trains to the end, so two recipes train a second time.
+    seconds = estimate([0.01], trials=4, slots=1, survivors=((3, 1 / 3),), in_full=1, repeats=2, **plan)
+    assert seconds.expected == pytest.approx(9 + 3 * (3 + 6 / 3) + 2 * 9)
+    assert seconds.at_most == pytest.approx(2 * 4 * 9)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_an_estimate_holds_for_each_scheduler_about(name: str) -> None:
+    search = SearchPolicy(SPACE, max_epochs=27, sampler="random", scheduler=name)
+    while search.has_next(100):  # a worker; trials differ by their learning rate alone
+        suggestion = search.next()
+        for epoch in range(search.history.trials[suggestion.trial_id].epoch + 1, 28):
+            value = float(suggestion.params["optim.lr"]) - 0.1 / epoch
+            if search.report(suggestion.trial_id, epoch, value) != "continue":
+                break
+    trained = sum(trial.epoch for trial in search.history.trials.values())
+    survivors = search.scheduler.survivors()
+    expected = estimate([1.0], 1, 0, 100, 27, 1, survivors, in_full=1).expected
+    assert expected == pytest.approx(trained, rel=0.35)
 
 
 def measured(*recipes: Mapping[str, Value]) -> list[float] | None:

@@ -127,7 +127,7 @@ def _by_value(space: SearchSpace, history: History, key: str) -> dict[Value, lis
     """Trials that ended, by their value of `key`; those for which the key means nothing are left out."""
     groups: dict[Value, list[Trial]] = defaultdict(list)
     parameter = space.parameters.get(key)
-    for trial in history.trials.values():
+    for trial in history.recipes:
         if trial.status not in ("completed", "stopped", "failed"):
             continue
         recipe = recipe_of(space, trial).to_flat()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,23 @@ from filelock import FileLock, Timeout
 from rich.table import Table
 
 from tunekit.errors import SearchError
-from tunekit.history import History, Trial
+from tunekit.history import History, Trial, TrialStatus
 from tunekit.paths import SearchPaths, list_searches
 from tunekit.space import load_space
-from tunekit.tuning.policy import recipe_of
+from tunekit.tuning.policy import policy_of, recipe_of
 from tunekit.tuning.progress import recipe_words
 from tunekit.tuning.settings import SearchSettings
 
 Row = dict[str, Any]
+
+_FATES: dict[TrialStatus, str] = {
+    "completed": "completed",
+    "stopped": "stopped early",
+    "paused": "paused",
+    "running": "unfinished",
+    "failed": "failed",
+    "lost": "lost to the machine",
+}
 
 
 def search_rows(results_dir: Path) -> list[Row]:
@@ -29,19 +39,22 @@ def search_rows(results_dir: Path) -> list[Row]:
 
 def trial_rows(paths: SearchPaths) -> list[Row]:
     """One row a trial, best first."""
-    return [_trial_row(paths, trial) for trial in History.read(paths.history).ranked()]
+    history = History.read(paths.history)
+    return [_trial_row(paths, history, trial) for trial in history.ranked()]
 
 
 def best_trial(paths: SearchPaths) -> Row:
     """The best trial of a search.
 
     Returns:
-        `search, trial, val_accuracy, epoch, baseline, recipe (nested), checkpoint`.
+        `search, trial, val_accuracy, epoch, trainings, mean_val_accuracy, baseline, recipe (nested),
+        checkpoint`; accuracy, epoch and checkpoint are those of the first of the recipe's trainings.
 
     Raises:
         SearchError: if no trial has a result yet.
     """
-    trial = History.read(paths.history).best()
+    history = History.read(paths.history)
+    trial = history.best()
     if trial is None or trial.best is None:
         raise SearchError(f"search {paths.name} has no result yet")
     space = load_space(paths.space).with_fixed(SearchSettings.load(paths).fixed)
@@ -50,6 +63,8 @@ def best_trial(paths: SearchPaths) -> Row:
         "trial": trial.id,
         "val_accuracy": trial.best.value,
         "epoch": trial.best.epoch,
+        "trainings": len(history.trainings(trial)),
+        "mean_val_accuracy": history.recipe_value(trial),
         "baseline": trial.baseline,
         "recipe": recipe_of(space, trial).to_dict(),
         "checkpoint": str(paths.trial(trial.id).best),
@@ -63,14 +78,32 @@ def baseline_rows(paths: SearchPaths) -> list[Row]:
     return [
         {
             "baseline": trial.baseline,
-            "val_accuracy": trial.best.value,
+            "val_accuracy": history.recipe_value(trial),
             "epochs": trial.epoch,
             "reported_accuracy": known[trial.baseline].reported_accuracy,
             "reported_epochs": known[trial.baseline].epochs,
         }
-        for trial in history.trials.values()
+        for trial in history.recipes
         if trial.baseline and trial.best
     ]
+
+
+def summary(paths: SearchPaths) -> str:
+    """What became of the trials of a search, on one line; with the commonest reason where they went wrong."""
+    row = _search_row(paths)
+    counts, repeats = row["counts"], row["repeats"]
+    reasons = {"failed": row["commonest_failure"], "lost": row["commonest_loss"]}
+    fates = [
+        f"{counts[status]} {words}" + (f" (most often: {reasons[status]})" if reasons.get(status) else "")
+        for status, words in _FATES.items()
+        if status in counts
+    ]
+    trials = f"{row['begun']} trial{'s' * (row['begun'] != 1)}"
+    trials += f" and {repeats} repeat{'s' * (repeats != 1)}" if repeats else ""
+    line = f"{trials}: {', '.join(fates)}."
+    if row["state"] == "finished" and row["begun"] < row["trials"]:
+        line += f" The space has no other recipe, so the search ended before {row['trials']} trials."
+    return line
 
 
 def baseline_table(rows: list[Row]) -> Table:
@@ -110,7 +143,7 @@ def trial_table(rows: list[Row], most: int | None = None) -> Table:
             accuracy,
             epoch,
             row["outcome"],
-            recipe_words(row["baseline"], row["params"]),
+            recipe_words(row["baseline"], row["params"], row["default"], row["repeat_of"]),
         )
     return table
 
@@ -139,33 +172,48 @@ def _table(*columns: str) -> Table:
 def _search_row(paths: SearchPaths) -> Row:
     settings, history = SearchSettings.load(paths), History.read(paths.history)
     best = history.best()
-    counts = Counter(trial.status for trial in history.trials.values())
-    ended = sum(not trial.unfinished for trial in history.trials.values())
+    trials = history.trials.values()
     return {
         "search": paths.name,
         "dataset": settings.dataset,
         "space": settings.space,
-        "state": _state(paths, ended, settings.trials),
+        "state": _state(paths, settings, history),
         "trials": settings.trials,
-        "ended": ended,
-        "counts": dict(counts),
+        "begun": len(history.recipes),
+        "ended": sum(trial.over for trial in history.recipes),
+        "repeats": len(trials) - len(history.recipes),
+        "counts": dict(Counter(trial.status for trial in trials)),
+        "commonest_failure": _commonest_reason(trials, "failed"),
+        "commonest_loss": _commonest_reason(trials, "lost"),
         "best_trial": best.id if best else None,
-        "best_val_accuracy": best.best.value if best and best.best else None,
+        "best_val_accuracy": history.recipe_value(best) if best else None,
         "created": settings.created,
     }
 
 
-def _state(paths: SearchPaths, ended: int, trials: int) -> str:
+def _state(paths: SearchPaths, settings: SearchSettings, history: History) -> str:
     try:
         FileLock(paths.lock, timeout=0).acquire().lock.release()
     except Timeout:
         return "running"
     except OSError:
         pass  # a folder that only can be read: nobody runs a search there
-    return "finished" if ended >= trials else "interrupted"
+    space = load_space(paths.space).with_fixed(settings.fixed)
+    ended = policy_of(settings, space, history).has_ended(settings.trials)
+    return "finished" if ended else "interrupted"
 
 
-def _trial_row(paths: SearchPaths, trial: Trial) -> Row:
+def _commonest_reason(trials: Iterable[Trial], status: TrialStatus) -> str | None:
+    """The first reason of the commonest kind: those that differ in numbers alone are of one kind."""
+    reasons = [trial.reason or "" for trial in trials if trial.status == status]
+    kinds = [re.sub(r"[\d.]+", "", reason) for reason in reasons]
+    if not kinds:
+        return None
+    ((commonest, _),) = Counter(kinds).most_common(1)
+    return reasons[kinds.index(commonest)]
+
+
+def _trial_row(paths: SearchPaths, history: History, trial: Trial) -> Row:
     best = trial.best
     checkpoint = paths.trial(trial.id).best
     return {
@@ -174,8 +222,12 @@ def _trial_row(paths: SearchPaths, trial: Trial) -> Row:
         "best_epoch": best.epoch if best else None,
         "epochs": trial.epoch,
         "status": trial.status,
-        "outcome": _outcome(trial),
+        "outcome": _outcome(trial, history),
         "baseline": trial.baseline,
+        "default": trial.default,
+        "repeat_of": trial.repeat_of,
+        "trainings": len(history.trainings(trial)),
+        "mean_val_accuracy": history.recipe_value(trial) if best else None,
         "params": dict(trial.params),
         "trainable_parameters": trial.results[-1].metrics.get("trainable_parameters")
         if trial.results
@@ -184,9 +236,11 @@ def _trial_row(paths: SearchPaths, trial: Trial) -> Row:
     }
 
 
-def _outcome(trial: Trial) -> str:
-    if trial.status == "stopped":
-        return f"stopped at {trial.rung}"
+def _outcome(trial: Trial, history: History) -> str:
+    trainings = len(history.trainings(trial))
+    mean = f", mean of {trainings}: {history.recipe_value(trial):.4f}" if trainings > 1 else ""
+    if trial.status in ("stopped", "paused"):
+        return f"{trial.status} at {trial.rung}"
     if trial.reason:
         return f"{trial.status}: {trial.reason}"
-    return trial.status
+    return trial.status + mean

@@ -7,6 +7,9 @@ import os
 import warnings
 from typing import TYPE_CHECKING
 
+from tunekit.tracking.database import check_version, create_database
+from tunekit.tracking.server import sqlite_file
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -24,13 +27,20 @@ _REFUSALS = ("INVALID_PARAMETER_VALUE", "INVALID_STATE")
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client of the tracking server or database `uri`; a new database gets its tables here."""
+    """A client of the tracking server or database `uri`; a new database gets its tables here.
+
+    Raises:
+        TrackingError: if the database has the tables of another version of MLflow.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     silence()
     from mlflow import MlflowClient
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    if uri.startswith("sqlite:"):
+        create_database(sqlite_file(uri))
+        check_version(sqlite_file(uri))
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 

@@ -42,7 +42,7 @@ _STATUS = {
 _ENDED = ("FINISHED", "KILLED", "FAILED")
 _EXPERIMENT_NOTE = (
     "Searches of one search space on one data set. A parent run is a search, its child runs are trials; "
-    "the tag `outcome` says how a trial ended (KILLED: stopped early, SCHEDULED: can go on)."
+    "the tag `outcome` says how a trial ended (KILLED: stopped early, SCHEDULED: paused, can go on)."
 )
 
 
@@ -136,7 +136,7 @@ class SearchRuns:
         tags = {}
         best = history.best()
         if best is not None and best.best is not None and best.id in self._children:
-            values["best_val_accuracy"] = best.best.value
+            values["best_val_accuracy"] = history.recipe_value(best)
             tags = {"best_trial": str(best.id), "best_child_run_id": self._children[best.id].run_id}
         ended = history.events[-1].time if history.events else self._settings["created"]
         step = len(history.events)  # so that the last end of a search that was resumed is the latest
@@ -215,6 +215,10 @@ class SearchRuns:
         tags = {"tunekit.trial": str(trial.id), "mlflow.parentRunId": self.parent_id, "outcome": "running"}
         if trial.baseline:
             tags["baseline"] = trial.baseline
+        if trial.default:
+            tags["default"] = "true"
+        if trial.repeat_of is not None:
+            tags["repeat_of"] = str(trial.repeat_of)
         if self._trial_seed is not None:
             tags["seed"] = str(self._trial_seed(trial.id))
         run = self._client.create_run(

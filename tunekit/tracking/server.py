@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 
 from tunekit.errors import TrackingError
 from tunekit.paths import tracking_artifacts, tracking_database
+from tunekit.tracking.database import check_version
 
 _SQLITE = "sqlite:///"
 _SQLITE_MAGIC = b"SQLite format 3\0"
@@ -36,7 +37,7 @@ def tracking_uri(results_dir: Path, uri: str | None) -> str:
     if not chosen:
         return f"{_SQLITE}{tracking_database(results_dir)}"
     if chosen.startswith(_SQLITE):
-        return f"{_SQLITE}{_sqlite_file(chosen).resolve()}"
+        return f"{_SQLITE}{sqlite_file(chosen).resolve()}"
     return chosen.rstrip("/")
 
 
@@ -49,14 +50,14 @@ def check_reachable(uri: str) -> None:
     """Check, within 3 seconds and without importing mlflow, that `uri` can be recorded to.
 
     Raises:
-        TrackingError: if a server does not answer, a file is no SQLite database or cannot be
-            written, or the kind of URI is one that tunekit does not record to.
+        TrackingError: if a server does not answer, a file is no SQLite database, has the tables of
+            another MLflow or cannot be written, or the kind of URI is one that tunekit does not record to.
     """
     scheme = urlsplit(uri).scheme
     if scheme in ("http", "https"):
         _check_server(uri)
     elif uri.startswith(_SQLITE):
-        _check_database(_sqlite_file(uri))
+        _check_database(sqlite_file(uri))
     else:
         raise TrackingError(f"cannot record to {masked(uri)!r}: a tracking URI is {_ACCEPTED}")
 
@@ -91,14 +92,15 @@ def serve_ui(
     if not uri.startswith(_SQLITE):
         say(f"MLflow runs at {masked(uri)}")
         return
-    if not _sqlite_file(uri).exists():
+    if not sqlite_file(uri).exists():
         raise TrackingError(f"nothing recorded in {results_dir} yet: start with 'tunekit search digits'")
     _check_port(host, port)
     say("Starting MLflow ...")
     _serve(ui_command(uri, tracking_artifacts(results_dir), host, port), host, port, say)
 
 
-def _sqlite_file(uri: str) -> Path:
+def sqlite_file(uri: str) -> Path:
+    """The file of an SQLite URI."""
     return Path(uri.removeprefix(_SQLITE))
 
 
@@ -133,6 +135,7 @@ def _check_database(file: Path) -> None:
     if existing == file:
         if not file.is_file() or file.read_bytes()[:16] not in (b"", _SQLITE_MAGIC):
             raise TrackingError(f"{file} is not an SQLite database: choose another --tracking-uri")
+        check_version(file)
         existing = file.parent
     # SQLite writes a journal beside its file, so the folder must be writable too.
     writable = os.access(existing, os.W_OK | os.X_OK) and (not file.exists() or os.access(file, os.W_OK))

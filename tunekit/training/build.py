@@ -54,4 +54,4 @@ def build_training(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed ^ _WEIGHTS_STREAM)
         model = build_model(recipe, pack.shape, len(pack.classes), weights)
-    return Training(recipe, model, train, validation, epochs, seed, device)
+    return Training(recipe, model, train, validation, len(pack.classes), epochs, seed, device)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tunekit.errors import TunekitError
 from tunekit.paths import atomic_write
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

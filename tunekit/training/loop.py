@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from tunekit.data.batches import Batches
-from tunekit.errors import DivergedError
 from tunekit.models.freezing import freeze, trainable_parameters
 from tunekit.models.network import Network
 from tunekit.recipe import Recipe
 from tunekit.training.device import gains_from_bf16
+from tunekit.training.divergence import DivergenceWatch, check_epoch
 from tunekit.training.loss import number_right, training_loss
 from tunekit.training.memory import memory_failures
 from tunekit.training.optimizer import build_optimizer, set_learning_rate
@@ -54,6 +53,7 @@ class Training:
         model: Network,
         train: Batches,
         validation: Batches,
+        classes: int,
         epochs: int,
         seed: int,
         device: torch.device,
@@ -63,6 +63,7 @@ class Training:
             recipe: optimizer, schedule, loss, freezing and average of the weights follow from it.
             model: moved to `device`.
             train, validation: batches on `device`.
+            classes: the network's outputs.
             epochs: the number of epochs that the schedule spans.
             seed: order of the images, their augmentation and dropout follow from it.
             device: where to train.
@@ -79,6 +80,7 @@ class Training:
         self._optimizer = build_optimizer(recipe.optim, self.model)
         self._average = build_average(self.model, recipe.ema.decay) if recipe.ema.decay > 0 else None
         self._rng = _first_rng_state(seed, device)
+        self._divergence = DivergenceWatch(classes, train.steps, epochs)
 
     @property
     def epoch(self) -> int:
@@ -95,7 +97,7 @@ class Training:
 
         Raises:
             RecipeError: if the network cannot be frozen as the recipe says.
-            DivergedError: if the mean training loss of an epoch is not finite.
+            DivergedError: as soon as the training is seen to be beyond hope (`DivergenceWatch`).
             OutOfMemoryFailure: if the device's memory is too small.
         """
         while self.epoch < self.epochs:
@@ -111,6 +113,7 @@ class Training:
             "average": self._average.state_dict() if self._average else None,
             "optimizer": self._optimizer.state_dict(),
             "rng": self._rng,
+            "divergence": self._divergence.state(),
             "results": [asdict(result) for result in self.results],
         }
 
@@ -122,6 +125,7 @@ class Training:
         if self._average:
             self._average.load_state_dict(state["average"])
         self._rng = state["rng"]
+        self._divergence.load_state(state["divergence"])
         self.results = [EpochResult(**result) for result in state["results"]]
 
     def _next_epoch(self) -> EpochResult:
@@ -129,9 +133,8 @@ class Training:
         started = time.perf_counter()
         train_loss, train_accuracy = self._train_epoch(epoch)
         trained = time.perf_counter()
-        if not math.isfinite(train_loss):
-            raise DivergedError(f"training loss is {train_loss} in epoch {epoch}")
         val_loss, val_accuracy = self._validate()
+        check_epoch(epoch, train_loss, val_loss)
         return EpochResult(
             epoch=epoch,
             train_loss=train_loss,
@@ -145,7 +148,7 @@ class Training:
         )
 
     def _train_epoch(self, epoch: int) -> tuple[float, float]:
-        """Mean loss and accuracy; the only synchronisation with the device is at the end."""
+        """Mean loss and accuracy; waits for the device only at checks and at the end."""
         self.model.train()
         freeze(self.model, self.recipe.freeze, epoch)
         smoothing, aux_weight = self.recipe.loss.label_smoothing, self.recipe.loss.aux_weight
@@ -157,6 +160,7 @@ class Training:
                 loss = training_loss(outputs, targets, smoothing, aux_weight)
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            self._divergence.see(step, loss.detach(), self.model.parameters())
             self._update(step)
             totals += torch.stack([loss.detach() * len(images), number_right(outputs, targets)])
         return _means(totals, len(self._train))

@@ -29,7 +29,7 @@ class TrialDesk:
         """
         Args:
             policy: decides.
-            samples: trials in the whole search, baselines among them.
+            samples: trials in the whole search, baselines among them, repeats not.
             assign: turns a suggestion into what a worker needs.
         """
         self.policy = policy
@@ -44,11 +44,10 @@ class TrialDesk:
         return self.policy.has_ended(self._samples)
 
     def hand_out(self, ray_id: str) -> Assignment | None:
-        """The next trial, or None while only running ones are left."""
-        policy = self.policy
-        if len(policy.history.trials) >= self._samples and not policy.has_trials_to_resume:
+        """The next trial, or None while there is none: then running ones may still bring one about."""
+        if not self.policy.has_next(self._samples):
             return None
-        suggestion = policy.next()
+        suggestion = self.policy.next()
         self._trial_of[ray_id] = suggestion.trial_id
         return self._assign(suggestion)
 
@@ -119,6 +118,7 @@ class PolicySearcher(_NotSaved, Searcher):  # type: ignore[misc]
 class PolicyScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
     """Brings every result to the desk, and stops the trial when the policy says so.
 
+    A trial that pauses is stopped too, so that its worker is free; it goes on as a new trial of Ray's.
     The only door for results: Ray tells the searcher nothing of the result that stops a trial.
     """
 

@@ -66,9 +66,9 @@ def estimate(
     trials: int,
     epochs: int,
     slots: int,
-    rungs: Sequence[int],
-    reduction_factor: int,
-    baselines: int = 0,
+    survivors: Sequence[tuple[int, float]] = (),
+    in_full: int = 0,
+    repeats: int = 1,
 ) -> Estimate:
     """Add up a search.
 
@@ -78,19 +78,22 @@ def estimate(
         trials: trials to run.
         epochs: of a full training.
         slots: trials at a time.
-        rungs: epochs at which one trial in `reduction_factor` goes on; empty without early stopping.
-        reduction_factor: see there.
-        baselines: how many of the trials are never stopped early.
+        survivors: (epoch, share), rising: after that epoch about so large a share of the trials still
+            trains; empty without early stopping.
+        in_full: how many of the trials are never stopped early.
+        repeats: trainings of a recipe that trains to its end.
     """
     images = train_images + val_images * _VALIDATION_COST
     epoch_seconds = sum(seconds_per_image) / len(seconds_per_image) * images
     share, done, proposal = 1.0, 0, 0.0  # expected epochs of a proposal
-    for rung in (*rungs, epochs):
-        proposal += share * (rung - done)
-        share, done = share / reduction_factor, rung
-    expected = baselines * epochs + (trials - baselines) * proposal
+    for epoch, left in (*survivors, (epochs, 0.0)):
+        proposal += share * (epoch - done)
+        to_the_end, share, done = share, left, epoch
+    proposals = trials - in_full
+    again = (repeats - 1) * (in_full + proposals * to_the_end) * epochs
+    expected = in_full * epochs + proposals * proposal + again
     at_once = min(slots, trials)
-    return Estimate(expected * epoch_seconds / at_once, trials * epochs * epoch_seconds / at_once)
+    return Estimate(expected * epoch_seconds / at_once, trials * repeats * epochs * epoch_seconds / at_once)
 
 
 def _measure(measurement: Measurement) -> list[float]:

@@ -1,4 +1,4 @@
-"""The policy of a search: which recipe to try next and which trial to stop. No Ray, no training.
+"""The policy of a search: which recipe to try next, which trial to stop or pause. No Ray, no training.
 
 Every decision is a pure function of the history and the seed. Whoever replays the same calls, or
 builds a policy from a recorded history, gets the same next suggestion.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -18,17 +19,20 @@ from tunekit.errors import SearchError, nearest
 from tunekit.history import Event, History, Trial
 from tunekit.recipe import Recipe, Value
 from tunekit.space import Baseline, SearchSpace
-from tunekit.tuning.asha import rung_epochs, survives
-from tunekit.tuning.samplers import suggest_random, suggest_tpe
+from tunekit.tuning.proposals import SAMPLERS as SAMPLERS
+from tunekit.tuning.proposals import propose
+from tunekit.tuning.rung_model import Evidence, Observation
+from tunekit.tuning.samplers import suggest_random
+from tunekit.tuning.schedulers import SCHEDULERS as SCHEDULERS
+from tunekit.tuning.schedulers import Decision as Decision
+from tunekit.tuning.schedulers import make_scheduler, values_at
 from tunekit.tuning.settings import SearchSettings
 
-Decision = Literal["continue", "pause", "stop"]
+_TRIES = 20  # to propose a recipe that is new, by the sampler and then at random
+_APART = 1_000_000  # between the seeds of those tries; more than a search has trials
 
-SAMPLERS = ("rung-tpe", "random")
-SCHEDULERS = ("asha", "none")
 
-_ENOUGH_AT_A_RUNG = 16  # trials with a value at a rung before TPE is fitted on it
-_RANDOM_SHARE = 0.1  # of the suggestions stay random, so that no part of the space is given up
+_Key = frozenset[tuple[str, Value]]  # params, to be looked up
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,10 @@ class SearchPolicy:
         seed: int = 0,
         grace_period: int = 3,
         reduction_factor: int = 3,
-        sampler: str = "rung-tpe",
+        sampler: str = "portfolio",
         scheduler: str = "asha",
         baselines: Sequence[Baseline] = (),
+        repeats: int = 1,
         history: History | None = None,
     ) -> None:
         """
@@ -68,11 +73,11 @@ class SearchPolicy:
             seed: of every draw.
             grace_period: the first rung, in epochs. One epoch is a trap: first epochs are noisy.
             reduction_factor: about one trial in so many goes on at each rung, at least 2.
-            sampler: `rung-tpe` (TPE fitted on the highest rung that 16 trials reached, one
-                suggestion in ten random) or `random`.
-            scheduler: `asha` (stops at rungs) or `none`.
+            sampler: one of `SAMPLERS`; what each does stands in proposals.py.
+            scheduler: one of `SCHEDULERS`; what each does stands in schedulers.py.
             baselines: known recipes that are tried first and never stopped early; those that lie in
                 the space are the sampler's first observations.
+            repeats: how often a recipe that trained to its end is trained, each time with another seed.
             history: what happened before; trials in it that are unfinished are suggested first,
                 with `resumes`. Events are appended to it.
         Raises:
@@ -81,44 +86,55 @@ class SearchPolicy:
         _check("max_epochs", max_epochs, 1)
         _check("grace_period", grace_period, 1)
         _check("reduction_factor", reduction_factor, 2)
+        _check("repeats", repeats, 1)
         _check_name("sampler", sampler, SAMPLERS)
         _check_name("scheduler", scheduler, SCHEDULERS)
         self.space = space
         self.max_epochs = max_epochs
         self.history = history if history is not None else History()
-        self.rungs = rung_epochs(max_epochs, grace_period, reduction_factor)
-        self.stops = scheduler == "asha"
-        self._models = sampler == "rung-tpe"
+        self.scheduler = make_scheduler(scheduler, max_epochs, grace_period, reduction_factor, seed)
+        self.rungs = self.scheduler.rungs  # epochs at which trials can be compared, whoever compares them
+        self._sampler = sampler
         self._baselines = tuple(baselines)
-        self._reduction_factor = reduction_factor
+        self._repeats = repeats
         self._seed = seed
         self._to_resume = deque(trial.id for trial in self._trials() if trial.unfinished)
+        self._tried: set[_Key] = set().union(*map(self._tried_by, self._trials()))
 
-    @property
-    def has_trials_to_resume(self) -> bool:
-        """Whether the next suggestion is one that goes on."""
-        return bool(self._to_resume)
+    def has_next(self, samples: int) -> bool:
+        """Whether there is a trial to run now, in a search of `samples` trials (repeats come on top)."""
+        if self._to_resume or self._promoted() is not None or self._to_repeat() is not None:
+            return True
+        baselines_left = len(self.history.trials) < len(self._baselines)
+        return len(self.history.recipes) < samples and (baselines_left or not self._exhausted())
 
     def has_ended(self, samples: int) -> bool:
-        """Whether `samples` trials were suggested and all of them have ended."""
-        return len(self.history.trials) >= samples and not any(t.unfinished for t in self._trials())
+        """Whether no trial runs and none can follow: `samples` were suggested, or the space has no more."""
+        return not any(trial.unfinished for trial in self._trials()) and not self.has_next(samples)
 
     def next(self) -> Suggestion:
-        """The trial to run next: an interrupted one first, then the baselines, then proposals."""
+        """The trial to run next.
+
+        An interrupted one first, then the baselines, then what is promoted, then what is repeated, then
+        proposals: the space's default recipe, and after it what the sampler proposes. No recipe is
+        proposed twice.
+
+        Raises:
+            SearchError: if every recipe of the space was proposed; `has_next` says so before.
+        """
         if self._to_resume:
-            trial = self.history.trials[self._to_resume.popleft()]
-            self.history.append(Event("resume", trial.id))
-            return Suggestion(trial.id, dict(trial.params), resumes=True)
-        trial_id = len(self.history.trials)
-        if trial_id < len(self._baselines):
-            baseline = self._baselines[trial_id]
-            self.history.append(
-                Event("suggest", trial_id, params=dict(baseline.recipe), baseline=baseline.name)
-            )
-            return Suggestion(trial_id, baseline.recipe)
-        params = self._propose(trial_id)
-        self.history.append(Event("suggest", trial_id, params=params))
-        return Suggestion(trial_id, params)
+            return self._resume(self._to_resume.popleft())
+        if len(self.history.trials) < len(self._baselines):
+            baseline = self._baselines[len(self.history.trials)]
+            return self._suggest(baseline.recipe, baseline=baseline.name)
+        if (promoted := self._promoted()) is not None:
+            return self._resume(promoted)
+        if (again := self._to_repeat()) is not None:
+            return self._suggest(again.params, baseline=again.baseline, repeat_of=again.id)
+        default = self.space.default_params()
+        if len(self.history.recipes) == len(self._baselines) and _key(default) not in self._tried:
+            return self._suggest(default, default=True)
+        return self._suggest(self._propose_new(len(self.history.trials)))
 
     def report(
         self, trial_id: int, epoch: int, value: float, metrics: Mapping[str, float] | None = None
@@ -132,8 +148,9 @@ class SearchPolicy:
             value: larger is better; a value that is not finite fails the trial.
             metrics: kept in the history beside the value.
         Returns:
-            `stop` at the last epoch, on failure and when the trial lost at a rung (a baseline never
-            does); else `continue`.
+            `stop` at the last epoch, on failure and when the scheduler says so; `pause` if it may go on
+            later, as a suggestion of `next`; else `continue`. Baselines, the default recipe and repeats
+            are never stopped or paused before the last epoch.
         """
         trial = self.history.trials[trial_id]
         if epoch <= trial.epoch:
@@ -142,10 +159,10 @@ class SearchPolicy:
             self.fail(trial_id, epoch, f"diverged: value is {value}")
             return "stop"
         result = Event("result", trial_id, epoch=epoch, value=value, metrics=metrics)
-        end = self._end_after(trial_id, epoch, value)
+        decision, end = self._decide(trial, epoch, value)
         # Together, so that a crash never leaves a result whose decision nobody knows.
         self.history.append(result, *([end] if end else []))
-        return "stop" if end else "continue"
+        return decision
 
     def complete(self, trial_id: int) -> None:
         """The trial has trained to its end."""
@@ -164,75 +181,100 @@ class SearchPolicy:
         """The machine failed the trial once: it is suggested again and goes on from its checkpoint."""
         self._to_resume.append(trial_id)
 
+    def stop_paused(self) -> None:
+        """The search has ended: no paused trial will go on."""
+        for trial in self._trials():
+            if trial.status == "paused":
+                self.history.append(Event("stop", trial.id, epoch=trial.rung))
+
     def values_at(self, rung: int) -> list[float]:
         """Values at the rung in the order of the trials; -inf for recipes that failed on their way to it."""
-        values = []
-        for trial in self._trials():
-            if trial.failed_at is not None and self._rung_of(trial.failed_at) == rung:
-                values.append(-math.inf)
-            elif (value := trial.value_at(rung)) is not None:
-                values.append(value)
-        return values
+        return list(values_at(rung, self.history.recipes, self.rungs, self.max_epochs).values())
 
-    def _end_after(self, trial_id: int, epoch: int, value: float) -> Event | None:
-        """The event that ends the trial with this result, if it ends."""
+    def next_comparison(self, trial: Trial) -> int:
+        """The next epoch after which the trial may be stopped or paused, or its last."""
+        return self.max_epochs if trial.in_full else self.scheduler.next_comparison(trial)
+
+    def _decide(self, trial: Trial, epoch: int, value: float) -> tuple[Decision, Event | None]:
+        """How the trial goes on, and the event that says so unless it just does."""
         if epoch >= self.max_epochs:
-            return Event("complete", trial_id)
-        at_a_rung = self.stops and epoch in self.rungs and not self.history.trials[trial_id].baseline
-        if at_a_rung and not survives(value, self.values_at(epoch), self._reduction_factor):
-            return Event("stop", trial_id, epoch=epoch)
-        return None
+            return "stop", Event("complete", trial.id)
+        if trial.in_full:
+            return "continue", None
+        others = (other for other in self.history.recipes if other is not trial)
+        decision = self.scheduler.decide(trial, epoch, value, others)
+        return decision, None if decision == "continue" else Event(decision, trial.id, epoch=epoch)
+
+    def _promoted(self) -> int | None:
+        return self.scheduler.promotion(self.history.recipes)
+
+    def _to_repeat(self) -> Trial | None:
+        """The first recipe that trained to its end and was not trained often enough."""
+        if self._repeats == 1:
+            return None
+        completed = (trial for trial in self.history.recipes if trial.status == "completed")
+        return next((t for t in completed if len(self.history.repeats(t)) < self._repeats - 1), None)
+
+    def _resume(self, trial_id: int) -> Suggestion:
+        self.history.append(Event("resume", trial_id))
+        return Suggestion(trial_id, dict(self.history.trials[trial_id].params), resumes=True)
+
+    def _suggest(self, params: Mapping[str, Value], **fields: Any) -> Suggestion:
+        trial_id = len(self.history.trials)
+        self.history.append(Event("suggest", trial_id, params=dict(params), **fields))
+        self._tried |= self._tried_by(self.history.trials[trial_id])
+        return Suggestion(trial_id, params)
+
+    def _tried_by(self, trial: Trial) -> set[_Key]:
+        """What the space need not propose again: the trial's params, if they say all of its recipe."""
+        params = params_in_space(self.space, trial)
+        if params is None or (trial.baseline and self.space.recipe(params) != recipe_of(self.space, trial)):
+            return set()
+        return {_key(params)}
+
+    def _exhausted(self) -> bool:
+        """Whether every recipe that the space can propose was tried."""
+        return all(_key(params) in self._tried for params in self.space.every())
+
+    def _propose_new(self, trial_id: int) -> Mapping[str, Value]:
+        """A proposal that no earlier trial had: the sampler's, a random one, or any that is left."""
+        draws = [trial_id + attempt * _APART for attempt in range(2 * _TRIES)]
+        proposals: Iterator[Mapping[str, Value]] = chain(
+            (self._propose(draw) for draw in draws[:_TRIES]),
+            (suggest_random(self.space, self._draw_seed(draw)) for draw in draws[_TRIES:]),
+            self.space.every(),
+        )
+        new = next((params for params in proposals if _key(params) not in self._tried), None)
+        if new is None:
+            raise SearchError(f"all {len(self._tried)} recipes of the space were tried")
+        return new
+
+    def _draw_seed(self, draw: int) -> int:
+        return int(np.random.default_rng((self._seed, draw)).integers(2**31))
 
     def _trials(self) -> list[Trial]:
         return list(self.history.trials.values())
 
-    def _rung_of(self, epoch: int) -> int:
-        """The rung that a trial in `epoch` is heading for."""
-        return next((rung for rung in self.rungs if rung >= epoch), self.max_epochs)
-
-    def _propose(self, trial_id: int) -> dict[str, Value]:
+    def _propose(self, draw: int) -> dict[str, Value]:
         # A generator for each suggestion, so that none depends on how many draws came before it.
-        rng = np.random.default_rng((self._seed, trial_id))
-        draw_seed = int(rng.integers(2**31))
-        rung = self._fitting_rung()
-        if rung is None or not self._models or rng.random() < _RANDOM_SHARE:
-            return suggest_random(self.space, draw_seed)
-        return suggest_tpe(self.space, self._observations(rung), self._pending(rung), draw_seed)
+        return propose(self._sampler, self.space, self.evidence(), (), (self._seed, draw))
 
-    def _fitting_rung(self) -> int | None:
-        """The highest epoch of comparison that enough trials have reached."""
-        for rung in (self.max_epochs, *reversed(self.rungs)):
-            reached = sum(trial.value_at(rung) is not None for trial, _ in self._trials_in_space())
-            if reached >= _ENOUGH_AT_A_RUNG:
-                return rung
-        return None
-
-    def _observations(self, rung: int) -> list[tuple[Mapping[str, Value], float]]:
-        """Params and value of every trial at the rung; recipes that failed before it as the worst."""
-        scored = [(trial, params, trial.value_at(rung)) for trial, params in self._trials_in_space()]
-        seen = [(params, value) for _, params, value in scored if value is not None]
-        worst = min(value for _, value in seen)
-        failed = [
-            (params, worst)
-            for trial, params, value in scored
-            if value is None and trial.failed_at is not None and trial.failed_at <= rung
-        ]
-        return seen + failed
-
-    def _pending(self, rung: int) -> list[Mapping[str, Value]]:
-        return [
-            params
-            for trial, params in self._trials_in_space()
-            if trial.unfinished and trial.value_at(rung) is None
-        ]
-
-    def _trials_in_space(self) -> list[tuple[Trial, Mapping[str, Value]]]:
-        """Trials with their params in the space; a baseline outside of it teaches the sampler nothing."""
-        return [
-            (trial, params)
-            for trial in self._trials()
+    def evidence(self) -> Evidence:
+        """What the sampler may know: baselines outside of the space and repeats teach it nothing."""
+        epochs = (*self.rungs, self.max_epochs)
+        values = {
+            epoch: values_at(epoch, self.history.recipes, self.rungs, self.max_epochs) for epoch in epochs
+        }
+        trials = (
+            Observation(
+                params,
+                {epoch: values[epoch][trial.id] for epoch in epochs if trial.id in values[epoch]},
+                trial.unfinished,
+            )
+            for trial in self.history.recipes
             if (params := params_in_space(self.space, trial)) is not None
-        ]
+        )
+        return Evidence(tuple(trials), epochs)
 
 
 def policy_of(settings: SearchSettings, space: SearchSpace, history: History) -> SearchPolicy:
@@ -246,6 +288,7 @@ def policy_of(settings: SearchSettings, space: SearchSpace, history: History) ->
         sampler=settings.sampler,
         scheduler=settings.scheduler,
         baselines=settings.known_recipes(),
+        repeats=settings.repeats,
         history=history,
     )
 
@@ -253,6 +296,10 @@ def policy_of(settings: SearchSettings, space: SearchSpace, history: History) ->
 def params_in_space(space: SearchSpace, trial: Trial) -> Mapping[str, Value] | None:
     """What the space would have had to propose for this trial; None for a baseline outside of its ranges."""
     return space.params_of(Recipe.from_flat(trial.params)) if trial.baseline else trial.params
+
+
+def _key(params: Mapping[str, Value]) -> _Key:
+    return frozenset(params.items())
 
 
 def _check(name: str, value: int, low: int) -> None:

@@ -16,8 +16,11 @@ from rich.text import Text
 from tunekit.history import Event, History, Trial
 from tunekit.recipe import Value
 
-_ENDS = ("complete", "stop", "fail", "lose")
+_ENDS = ("complete", "stop", "pause", "fail", "lose")
 _MOST_RUNNING_ROWS = 16
+
+
+NextComparison = Callable[[Trial], int]
 
 
 class View(Protocol):
@@ -26,47 +29,49 @@ class View(Protocol):
     def say(self, line: str) -> None:
         """Show a line that stays."""
 
-    def begin(self, history: History, samples: int, epochs: int, rungs: tuple[int, ...]) -> None:
-        """Trials are about to run."""
+    def begin(self, history: History, samples: int, epochs: int, next_comparison: NextComparison) -> None:
+        """Trials are about to run: `samples`, and repeats; a trial may end at `next_comparison`."""
 
     def event(self, event: Event) -> None:
         """One more event, already in the history. Must return at once."""
 
     def end(self) -> None:
-        """No more events."""
+        """Nothing more to show: what still happens puts the books in order."""
 
 
 class QuietView:
     """Shows nothing."""
 
     def say(self, line: str) -> None: ...
-    def begin(self, history: History, samples: int, epochs: int, rungs: tuple[int, ...]) -> None: ...
+    def begin(self, history: History, samples: int, epochs: int, next_comparison: NextComparison) -> None: ...
     def event(self, event: Event) -> None: ...
     def end(self) -> None: ...
 
 
 class PlainView:
-    """A line for each trial that ends: for logs and pipes."""
+    """A line for each trial that ends or pauses: for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._history: History | None = None
 
     def say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def begin(self, history: History, samples: int, epochs: int, rungs: tuple[int, ...]) -> None:
+    def begin(self, history: History, samples: int, epochs: int, next_comparison: NextComparison) -> None:
         self._history, self._samples = history, samples
         self._started = time.monotonic()
 
     def event(self, event: Event) -> None:
-        if event.kind not in _ENDS:
+        if event.kind not in _ENDS or self._history is None:
             return
         elapsed = duration(time.monotonic() - self._started)
         trial = self._history.trials[event.trial]
-        ended = sum(_ended(other) for other in self._history.trials.values())
+        ended = sum(not other.unfinished for other in self._history.recipes)
         self.say(f"[{elapsed}] {ended}/{self._samples}  {end_line(trial)}  {best_line(self._history)}")
 
-    def end(self) -> None: ...
+    def end(self) -> None:
+        self._history = None
 
 
 class LiveView:
@@ -79,9 +84,10 @@ class LiveView:
     def say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def begin(self, history: History, samples: int, epochs: int, rungs: tuple[int, ...]) -> None:
-        self._history, self._samples, self._epochs, self._rungs = history, samples, epochs, rungs
-        self._done_before = sum(_ended(trial) for trial in history.trials.values())
+    def begin(self, history: History, samples: int, epochs: int, next_comparison: NextComparison) -> None:
+        self._history, self._samples, self._epochs = history, samples, epochs
+        self._next_comparison = next_comparison
+        self._done_before = sum(not trial.unfinished for trial in history.recipes)
         self._started = time.monotonic()
         self._live = Live(
             console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True
@@ -99,7 +105,7 @@ class LiveView:
     def _render(self) -> RenderableType:
         # The tuning loop changes the history while this thread draws it: draw a copy.
         trials = list(self._history.trials.values())
-        ended = sum(_ended(trial) for trial in trials)
+        ended = sum(not trial.unfinished for trial in trials if trial.repeat_of is None)
         bar = Table.grid()
         bar.add_row(ProgressBar(total=self._samples, completed=ended, width=60))
         return Group(
@@ -114,11 +120,15 @@ class LiveView:
         counts = Counter(trial.status for trial in trials)
         words = [
             f"{counts[status]} {status}"
-            for status in ("running", "completed", "stopped", "failed", "lost")
+            for status in ("running", "paused", "completed", "stopped", "failed", "lost")
             if counts[status] or status in ("running", "completed", "stopped")
         ]
+        repeats = sum(trial.repeat_of is not None for trial in trials)
+        words += [f"{repeats} of them repeats"] if repeats else []
         done_now = ended - self._done_before
-        left = f", about {duration(elapsed / done_now * (self._samples - ended))} left" if done_now else ""
+        left = (
+            f", about {duration(elapsed / done_now * (self._samples - ended))} left" if done_now > 0 else ""
+        )
         return f"{ended}/{self._samples} trials: {', '.join(words)}  ({duration(elapsed)}{left})"
 
     def _running(self, trials: list[Trial]) -> Table:
@@ -128,14 +138,13 @@ class LiveView:
         table.add_column("recipe", no_wrap=True, overflow="ellipsis", ratio=1)
         running = [trial for trial in trials if trial.status == "running"]
         for trial in running[:_MOST_RUNNING_ROWS]:
-            rung = next((rung for rung in self._rungs if rung > trial.epoch), self._epochs)
             value = f"{trial.results[-1].value:.4f}" if trial.results else "-"
             table.add_row(
                 f"{trial.id:02d}",
                 f"{trial.epoch}/{self._epochs}",
-                str(rung),
+                str(self._next_comparison(trial)),
                 value,
-                recipe_words(trial.baseline, dict(trial.params)),
+                recipe_words(trial.baseline, dict(trial.params), trial.default, trial.repeat_of),
             )
         if len(running) > _MOST_RUNNING_ROWS:
             table.add_row("", "", "", "", f"and {len(running) - _MOST_RUNNING_ROWS} more")
@@ -166,10 +175,13 @@ def end_line(trial: Trial) -> str:
     how = {
         "completed": f"completed{best}",
         "stopped": f"stopped early at epoch {trial.rung}{best}",
+        "paused": f"paused at epoch {trial.rung}{best}",
         "failed": f"failed: {trial.reason}",
         "lost": f"lost: {trial.reason}",
     }
-    return f"trial {trial.id:02d} {how.get(trial.status, trial.status)}"
+    mark = trial_mark(trial.default, trial.repeat_of)
+    name = f"trial {trial.id:02d} {mark}".rstrip()
+    return f"{name} {how.get(trial.status, trial.status)}"
 
 
 def best_line(history: History) -> str:
@@ -177,12 +189,23 @@ def best_line(history: History) -> str:
     best = history.best()
     if best is None or best.best is None:
         return ""
-    return f"best {best.best.value:.4f} (trial {best.id:02d}, epoch {best.best.epoch})"
+    trainings = len(history.trainings(best))
+    where = f"epoch {best.best.epoch}" if trainings == 1 else f"mean of {trainings} trainings"
+    return f"best {history.recipe_value(best):.4f} (trial {best.id:02d}, {where})"
 
 
-def recipe_words(baseline: str | None, params: dict[str, Value]) -> str:
+def recipe_words(
+    baseline: str | None, params: dict[str, Value], default: bool = False, repeat_of: int | None = None
+) -> str:
     """What a trial trains, on one line: the name of a baseline (which sets many keys), else its params."""
-    return baseline or params_text(params)
+    return " ".join(filter(None, (trial_mark(default, repeat_of), baseline or params_text(params))))
+
+
+def trial_mark(default: bool, repeat_of: int | None) -> str:
+    """What is special about a trial: `(default)`, `(repeat of 03)`, or nothing."""
+    if repeat_of is not None:
+        return f"(repeat of {repeat_of:02d})"
+    return "(default)" if default else ""
 
 
 def params_text(params: dict[str, Value] | object) -> str:
@@ -210,7 +233,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def _ended(trial: Trial) -> bool:
-    return trial.status in ("completed", "stopped", "failed", "lost")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,7 @@ from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, estimate
 from tunekit.tuning.policy import SearchPolicy, Suggestion, policy_of, recipe_of
-from tunekit.tuning.progress import View, duration
+from tunekit.tuning.progress import View, duration, trial_mark
 from tunekit.tuning.provision import weights_key
 from tunekit.tuning.ray_session import (
     Machine,
@@ -76,7 +76,7 @@ def run_search(
         pack = _same_data(settings)
         space = load_space(paths.space).with_fixed(settings.fixed)
         history = History.read(paths.history)
-        keeper = CheckpointKeeper(paths, history, settings.keep_checkpoints)
+        keeper = CheckpointKeeper(paths, history, settings.keep_checkpoints, settings.repeats)
         tracker = Tracker(
             paths,
             dataclasses.asdict(settings),
@@ -92,6 +92,8 @@ def run_search(
             if not policy.has_ended(settings.trials):
                 _SearchRun(paths, settings, pack, policy).run(view, time_budget, machine or Machine())
             finished = policy.has_ended(settings.trials)
+            if finished:
+                policy.stop_paused()
             _close_books(paths, space, history, keeper, tracker, finished)
             undelivered = tracker.close(_TRACKING_GRACE).undelivered
         history.close()
@@ -122,7 +124,9 @@ class _SearchRun:
             from tunekit.tuning.adapters import TrialDesk
             from tunekit.tuning.engine import run_trials
 
-            view.begin(self.policy.history, self.settings.trials, self.settings.epochs, self.policy.rungs)
+            view.begin(
+                self.policy.history, self.settings.trials, self.settings.epochs, self.policy.next_comparison
+            )
             desk = TrialDesk(self.policy, self.settings.trials, partial(self._assignment, resources))
             try:
                 run_trials(desk, resources, self.paths.ray, time_budget)
@@ -165,35 +169,41 @@ class _SearchRun:
 
     @property
     def _trials_left(self) -> int:
-        return self.settings.trials - sum(not trial.unfinished for trial in self._trials)
+        return self.settings.trials - sum(trial.over for trial in self._trials)
 
     @property
     def _baselines_left(self) -> int:
-        done = sum(not trial.unfinished for trial in self._trials if trial.baseline)
-        return len(self.settings.baselines) - done
+        return len(self.settings.baselines) - sum(trial.over for trial in self._trials if trial.baseline)
 
     @property
-    def _trials(self) -> Iterable[Trial]:
-        return self.policy.history.trials.values()
+    def _default_left(self) -> bool:
+        """Whether the default recipe is still to be trained: the first that is proposed."""
+        proposed = [trial for trial in self._trials if not trial.baseline]
+        return not proposed[0].over and proposed[0].default if proposed else self.settings.samples > 0
+
+    @property
+    def _trials(self) -> list[Trial]:
+        return self.policy.history.recipes
 
     def _plan(self, resources: Resources) -> str:
-        left, total, baselines = self._trials_left, self.settings.trials, self._baselines_left
+        left, total = self._trials_left, self.settings.trials
         done = f" ({total - left} are done)" if left < total else ""
-        first = f", {_baselines(baselines)} first and in full" if baselines else ""
+        known = [_baselines(self._baselines_left)] if self._baselines_left else []
+        known += ["the default recipe"] if self._default_left else []
+        first = f", {' and '.join(known)} first and in full" if known else ""
+        times = self.settings.repeats
+        again = f"; what trains in full is trained {times} times" if times > 1 else ""
         trials = "1 trial" if left == 1 else f"{left} trials"
         share = f"{resources.cpus_per_trial:g} CPU"
         if resources.gpus_per_trial:
             share += f" and {resources.gpus_per_trial:g} GPU"
         return (
             f"Will run {trials}{done} of at most {self.settings.epochs} epochs{first}; "
-            f"{self._stopping()}; {resources.slots} at a time with {share} each"
+            f"{self._stopping()}{again}; {resources.slots} at a time with {share} each"
         )
 
     def _stopping(self) -> str:
-        rungs = self.policy.rungs if self.policy.stops and self.settings.samples else ()
-        if not rungs:
-            return "no early stopping"
-        return f"early stopping at epoch{'s' * (len(rungs) > 1)} {', '.join(map(str, rungs))}"
+        return self.policy.scheduler.words() if self.settings.samples else "no early stopping"
 
     def _time_needed(self, seconds_per_image: list[float] | None, resources: Resources) -> str:
         if seconds_per_image is None:
@@ -205,9 +215,9 @@ class _SearchRun:
             self._trials_left,
             self.settings.epochs,
             resources.slots,
-            self.policy.rungs if self.policy.stops else (),
-            self.settings.reduction_factor,
-            self._baselines_left,
+            self.policy.scheduler.survivors(),
+            self._baselines_left + self._default_left,
+            self.settings.repeats,
         )
         stops = seconds.at_most > seconds.expected
         at_most = f", and {duration(seconds.at_most)} if no trial stops early" if stops else ""
@@ -238,7 +248,8 @@ def _baselines(count: int) -> str:
 
 
 def _described(space: SearchSpace, trial: Trial) -> str:
-    return trial.baseline or describe(recipe_of(space, trial))
+    words = trial.baseline or describe(recipe_of(space, trial))
+    return " ".join(filter(None, (words, trial_mark(trial.default, trial.repeat_of))))
 
 
 def _winner(file: Path) -> Classifier:

@@ -35,10 +35,11 @@ class SearchSettings:
     data_dir: str
     tracking_uri: str
     fixed: Mapping[str, Value] = field(default_factory=dict)  # of --set
-    sampler: str = "rung-tpe"
+    sampler: str = "portfolio"
     scheduler: str = "asha"
     grace_period: int = 3
     reduction_factor: int = 3
+    repeats: int = 1  # trainings of a recipe that trained to its end
     train_limit: int | None = None
     val_fraction: float = 0.2
     image_size: int | None = None
@@ -58,7 +59,7 @@ class SearchSettings:
 
     @property
     def trials(self) -> int:
-        """Trials in the whole search: the baselines, and as many proposals as were asked for."""
+        """Trials of the search but for repeats: the baselines, and as many proposals as were asked for."""
         return len(self.baselines) + self.samples
 
     def known_recipes(self) -> tuple[Baseline, ...]:
@@ -75,6 +76,7 @@ class SearchSettings:
             ("--samples", self.samples, 0 if self.baselines else 1),
             ("--epochs", self.epochs, 1),
             ("--seed", self.seed, 0),
+            ("--repeats", self.repeats, 1),
             ("--keep-checkpoints", self.keep_checkpoints, 1),
         ):
             if value < low:

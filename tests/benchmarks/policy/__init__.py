@@ -1,0 +1,34 @@
+r"""How soon a policy finds a good recipe, against others, in recorded learning curves.
+
+    make bench-policy
+    .venv/bin/python -m tests.benchmarks.policy --seeds 3 --methods tunekit random ray
+
+The curves are real: random recipes of the space `resnet`, each trained in full on digits, in
+results/curves-resnet-digits.json.gz. They come from a search without early stopping:
+
+    tunekit search digits --space resnet --sampler random --scheduler none --samples 400 --epochs 27 \
+        --val-fraction 0.5 --seed 4 --name curves
+    .venv/bin/python -m tests.benchmarks.policy.record results/curves results/curves-resnet-digits.json.gz \
+        --hardware "2 cores of ..."
+
+Every method searches them in the same virtual-clock loop (`tunekit.tuning.replay`) with 4 workers, for as
+many epochs as 40 full trainings have. A proposed recipe behaves like the recorded one nearest to it.
+
+Regret. At any time each method's incumbent is the trial whose latest value is highest, whatever the
+epoch, and it is scored by what its *recipe* had after the last epoch: a method that stops early is not
+punished for an incumbent that is not trained to its end yet, and no method is rewarded for a lucky epoch.
+Normalised regret in %: 0 is the best recipe of the table by that score, 100 the median one. The stock
+combination's result counts as reached at the epoch from which on the incumbent was as good until the end.
+
+BOHB, MOBSTER and CQR are those of Syne Tune 0.14.2; later versions dropped MOBSTER. It needs NumPy 1.26,
+so it lives in an environment of its own, of Python 3.11 or 3.12; the results of both environments meet in
+the file of --out (`results/policy-benchmark.json`). Without it, its rows say "not installed".
+
+    python3.11 -m venv .venv-syne-tune
+    .venv-syne-tune/bin/pip install --editable ".[benchmark]"
+    .venv-syne-tune/bin/python -m tests.benchmarks.policy --methods bohb mobster cqr
+    make bench-policy
+
+(The two packages that these methods need are enough, with PYTHONPATH=. instead of the editable
+installation: `pip install "syne-tune[gpsearchers,kde,sklearn,blackbox-repository]==0.14.2" "optuna>=5,<6"`.)
+"""

@@ -1,0 +1,135 @@
+"""The methods that are compared, by name."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from optuna.pruners import HyperbandPruner, NopPruner
+
+from tests.benchmarks.policy import peers
+from tunekit.history import History
+from tunekit.tuning import encoding, replay
+from tunekit.tuning.policy import SearchPolicy
+from tunekit.tuning.replay import Curves, Policy
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table."""
+
+    title: str
+    make: Callable[[Curves, int], Policy]  # of the curves and a seed
+    library: str = "tunekit"  # that it needs
+    usual: bool = True  # whether it is replayed unless one asks for others
+
+
+def ours(sampler: str, scheduler: str, grace_period: int = 3) -> Method:
+    """A sampler and a scheduler of tunekit."""
+
+    def make(curves: Curves, seed: int) -> Policy:
+        return SearchPolicy(
+            curves.space,
+            max_epochs=curves.epochs,
+            seed=seed,
+            sampler=sampler,
+            scheduler=scheduler,
+            grace_period=grace_period,
+        )
+
+    grace = "" if scheduler == "none" else f", grace period {grace_period}"
+    return Method(f"tunekit: {sampler}, {scheduler}{grace}", make)
+
+
+def _default(curves: Curves, seed: int) -> SearchPolicy:
+    return SearchPolicy(curves.space, max_epochs=curves.epochs, seed=seed)
+
+
+def _ray(grace_period: int, reduction_factor: int, title: str) -> Method:
+    def make(curves: Curves, seed: int) -> Policy:
+        return peers.RayTune(curves.space, curves.epochs, seed, grace_period, reduction_factor)
+
+    return Method(f"Ray OptunaSearch + ASHAScheduler, {title}", make, "ray")
+
+
+def _syne_tune(scheduler: str, grace_period: int, *, usual: bool = True) -> Method:
+    def make(curves: Curves, seed: int) -> Policy:
+        return peers.SyneTune(curves.space, curves.epochs, seed, scheduler, grace_period)
+
+    return Method(f"Syne Tune {scheduler}, grace period {grace_period}", make, "syne_tune", usual)
+
+
+def _tpe(curves: Curves, seed: int) -> Policy:
+    return peers.OptunaStudy(curves.space, curves.epochs, seed, NopPruner())
+
+
+def _hyperband(curves: Curves, seed: int) -> Policy:
+    pruner = HyperbandPruner(min_resource=1, max_resource=curves.epochs, reduction_factor=3)
+    return peers.OptunaStudy(curves.space, curves.epochs, seed, pruner)
+
+
+METHODS = {
+    "tunekit": Method("**tunekit's defaults**", _default),
+    "random": ours("random", "none"),
+    "random+asha": ours("random", "asha"),
+    "tpe": Method("Optuna TPE, no early stopping", _tpe, "optuna"),
+    "ray": _ray(1, 4, "its defaults: grace period 1, factor 4"),
+    "ray@3": _ray(3, 3, "grace period 3, factor 3"),
+    "hyperband": Method("Optuna TPE + HyperbandPruner", _hyperband, "optuna"),
+    "bohb": _syne_tune("BOHB", 3),
+    "bohb@1": _syne_tune("BOHB", 1, usual=False),
+    "mobster": _syne_tune("MOBSTER", 3),
+    "mobster@1": _syne_tune("MOBSTER", 1, usual=False),
+    "cqr": _syne_tune("ASHACQR", 3, usual=False),
+}
+
+
+def method(name: str) -> Method:
+    """A method by its name, or `SAMPLER+SCHEDULER[@GRACE]` of tunekit.
+
+    Raises:
+        KeyError: if it is neither.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    words, _, grace = name.partition("@")
+    sampler, plus, scheduler = words.partition("+")
+    if not plus or not (grace or "3").isdecimal():
+        raise KeyError(name)
+    return ours(sampler, scheduler, int(grace or 3))
+
+
+def installed(name: str) -> bool:
+    """Whether the library that a method needs is here."""
+    return importlib.util.find_spec(method(name).library) is not None
+
+
+def sources(name: str) -> list[Path]:
+    """The files that decide what a method finds: if they change, it must be replayed."""
+    own = [module for key, module in sorted(sys.modules.items()) if key.startswith("tunekit.tuning.")]
+    modules = own if method(name).library == "tunekit" else [replay, encoding, peers]
+    return [Path(str(module.__file__)) for module in modules]
+
+
+def suggestion_ms_after(trials: int, curves: Curves) -> float:
+    """Median milliseconds of a suggestion of tunekit's defaults with so many trials in the history."""
+    history = History()
+    cheap = SearchPolicy(curves.space, max_epochs=curves.epochs, sampler="random", history=history)
+    while len(history.trials) < trials:
+        suggestion = cheap.next()
+        curve = curves.values[curves.nearest(suggestion.params)]
+        for epoch, value in enumerate(curve, start=1):
+            if cheap.report(suggestion.trial_id, epoch, float(value)) != "continue":
+                break
+    policy = SearchPolicy(curves.space, max_epochs=curves.epochs, history=history)
+    seconds = []
+    for _ in range(20):
+        clock = time.perf_counter()
+        policy.next()
+        seconds.append(time.perf_counter() - clock)
+    return 1000 * median(seconds)

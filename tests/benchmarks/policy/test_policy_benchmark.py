@@ -1,0 +1,136 @@
+"""The benchmark's own parts: its table on disk, its figures, and the order in which peers are called."""
+
+import math
+from pathlib import Path
+
+import pytest
+from optuna.pruners import HyperbandPruner, NopPruner
+from optuna.trial import TrialState
+
+from tests.benchmarks.policy.comparison import epochs_to, interval, markdown, regret_at, regret_of
+from tests.benchmarks.policy.methods import METHODS, method
+from tests.benchmarks.policy.peers import OptunaStudy, RayTune
+from tests.benchmarks.policy.record import curves_of, read_table, table_of, write_table
+from tests.search_on_disk import lay_down_search
+from tunekit.history import Event, History
+from tunekit.space import SearchSpace
+from tunekit.tuning.replay import Curves, Record, replay
+
+SPACE = SearchSpace.from_dict({"space": {"optim.lr": {"low": 1e-3, "high": 1.0, "log": True}}})
+OUTCOME = {"epochs": [5, 20, 30], "regret": [80.0, 10.0, 12.0], "trials": 9, "suggestion_ms": [1.0, 2.0, 3.0]}
+
+
+def rising(count: int, epochs: int) -> Curves:
+    """Curves whose last values are 1/count, 2/count, ... 1, the higher the learning rate."""
+    records = []
+    for place in range(1, count + 1):
+        values = [place / count * epoch / epochs for epoch in range(1, epochs + 1)]
+        records.append(Record({"optim.lr": 10 ** (3 * place / count - 3)}, values, [1.0] * epochs))
+    return Curves(SPACE, epochs, records)
+
+
+def test_a_table_holds_what_was_recorded(tmp_path: Path) -> None:
+    paths = lay_down_search(tmp_path, "curves")
+    paths.history.unlink()
+    history = History(paths.history)
+    for trial, values in enumerate(((0.12344, 0.23456, 0.5), (0.25,))):
+        history.append(Event("suggest", trial, params={"optim.lr": 0.1}))
+        for epoch, value in enumerate(values, start=1):
+            metrics = {"epoch_seconds": 0.12345, "train_loss": 1.0}
+            history.append(Event("result", trial, epoch=epoch, value=value, metrics=metrics))
+    history.append(Event("complete", 0), Event("fail", 1, epoch=2, reason="diverged"))
+    history.close()
+    file = tmp_path / "table.json.gz"
+    write_table(table_of(paths, "2 cores"), file)
+    first = file.read_bytes()
+    write_table(table_of(paths, "2 cores"), file)
+    assert file.read_bytes() == first
+    table = read_table(file)
+    assert (table["dataset"], table["epochs"], table["hardware"]) == ("digits", 3, "2 cores")
+    curves = curves_of(table)
+    assert curves.space.fixed == {"optim.name": "adam"}
+    assert curves.records == (
+        Record({"optim.lr": 0.1}, [0.1234, 0.2346, 0.5], [0.123, 0.123, 0.123]),
+        Record({"optim.lr": 0.1}, [0.25], [0.123], 2, "diverged"),
+    )
+
+
+def test_regret_is_zero_for_the_best_recipe_and_100_for_the_median_one() -> None:
+    curves = rising(5, epochs=2)
+    assert [regret_of(curves, index) for index in range(5)] == [200.0, 150.0, 100.0, 50.0, 0.0]
+
+
+def test_the_incumbent_counts_that_was_there_by_then() -> None:
+    assert [regret_at(OUTCOME, epochs) for epochs in (4, 5, 19.9, 20, 1000)] == [
+        100.0,
+        80.0,
+        80.0,
+        10.0,
+        12.0,
+    ]
+
+
+def test_a_result_is_reached_when_it_is_held_to_the_end() -> None:
+    assert epochs_to(OUTCOME, 90.0) == 5
+    assert epochs_to(OUTCOME, 12.0) == 20
+    assert math.isinf(epochs_to(OUTCOME, 11.0))  # it was there between epochs 20 and 30, by luck
+
+
+def test_an_interval_holds_the_mean_and_narrows_with_more_seeds() -> None:
+    low, high = interval([1.0, 2.0, 3.0, 4.0])
+    assert low < 2.5 < high
+    low_of_many, high_of_many = interval([1.0, 2.0, 3.0, 4.0] * 10)
+    assert high_of_many - low_of_many < high - low
+
+
+def test_the_table_says_who_never_got_there_and_what_is_not_installed() -> None:
+    never = {**OUTCOME, "regret": [80.0, 60.0, 50.0]}
+    outcomes = {"ray": [OUTCOME], "random": [OUTCOME, never, never], "bohb": []}
+    rows = markdown(outcomes, {"ray": "Ray", "random": "Random", "bohb": "BOHB"}, 40).splitlines()[2:]
+    assert (
+        rows[0]
+        == "| Ray | 80.0 (80.0 to 80.0) | 10.0 (10.0 to 10.0) | 12.0 (12.0 to 12.0) | 20 | 9 | 2.0 ms, 3 ms |"
+    )
+    assert "| over 40 (2 of 3 never) |" in rows[1]
+    assert rows[2] == "| BOHB | not installed | | | | | |"
+
+
+def test_methods_are_found_by_name_and_by_parts() -> None:
+    assert method("ray") is METHODS["ray"]
+    assert method("random+asha@1").title == "tunekit: random, asha, grace period 1"
+    for wrong in ("rays", "random+asha@x"):
+        with pytest.raises(KeyError):
+            method(wrong)
+
+
+@pytest.mark.parametrize("name", ["tunekit", "random", "random+asha", "tpe", "hyperband"])
+def test_methods_find_a_good_recipe(name: str) -> None:
+    curves = rising(30, epochs=9)
+    found = replay(method(name).make(curves, 0), curves, workers=4, budget_epochs=180)
+    incumbent = found.incumbent(180)
+    assert incumbent is not None and regret_of(curves, incumbent) < 50
+
+
+def test_optuna_hears_of_pruned_and_completed_trials() -> None:
+    curves = rising(30, epochs=9)
+    for pruner in (NopPruner(), HyperbandPruner(1, 9, 3)):
+        study = OptunaStudy(SPACE, 9, 0, pruner)
+        replay(study, curves, workers=4, budget_epochs=90)
+        ended = [trial for trial in study._study.trials if trial.state.is_finished()]
+        assert any(trial.state == TrialState.COMPLETE for trial in ended)
+        for trial in ended:
+            complete = trial.state == TrialState.COMPLETE
+            assert complete or trial.state == TrialState.PRUNED
+            assert (trial.last_step == 9) is complete
+
+
+@pytest.mark.slow
+def test_ray_tells_optuna_that_a_stopped_trial_is_complete_with_the_value_that_it_had() -> None:
+    curves = rising(30, epochs=9)
+    tune = RayTune(SPACE, 9, 0, 1, 3)
+    replay(tune, curves, workers=4, budget_epochs=90)
+    ended = [trial for trial in tune._searcher._ot_study.trials if trial.state.is_finished()]
+    assert {trial.state for trial in ended} == {TrialState.COMPLETE}
+    stopped = [trial for trial in ended if not trial.intermediate_values]
+    assert stopped, "the result that stops a trial at its first epoch is no intermediate value"
+    assert all(trial.value is not None for trial in stopped)

@@ -1,0 +1,74 @@
+"""What to try next: samplers chosen by name, which see of a search the values at its epochs of comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tunekit.recipe import Value
+from tunekit.space import SearchSpace
+from tunekit.tuning.rung_model import LITTLE, Evidence, suggest_by_model
+from tunekit.tuning.samplers import suggest_random, suggest_tpe
+
+SAMPLERS = ("portfolio", "rung-tpe", "random")
+"""
+portfolio   by turns, drawn at random: the model over all rungs (rung_model.py), and rung-tpe
+rung-tpe    TPE fitted on the highest rung that enough trials reached
+random      an even draw
+"""
+
+_RANDOM_SHARE = {"portfolio": 0.05, "rung-tpe": 0.1, "random": 1.0}  # no part of the space is given up
+_MODEL_SHARE = {"portfolio": 0.5, "rung-tpe": 0.0, "random": 0.0}
+_ENOUGH_FOR_TPE = 16  # trials with a value at a rung
+_ENOUGH_FOR_A_MODEL = 12  # trials with a value at the first rung
+_ENOUGH_AFTER_ANOTHER = 3  # the same, when an earlier search has taught the model
+
+
+def propose(
+    sampler: str, space: SearchSpace, evidence: Evidence, earlier: Sequence[Evidence], seed: tuple[int, int]
+) -> dict[str, Value]:
+    """Params of the next trial: a pure function of its arguments.
+
+    Args:
+        sampler: one of `SAMPLERS`.
+        space: what varies.
+        evidence: of this search.
+        earlier: of searches that came before, oldest first.
+        seed: of every draw.
+    """
+    rng = np.random.default_rng(seed)
+    draw_seed = int(rng.integers(2**31))
+    chance = rng.random(2)
+    if chance[0] < _RANDOM_SHARE[sampler]:
+        return suggest_random(space, draw_seed)
+    rung = _fitting_rung(evidence)
+    model_knows = len(evidence.at(evidence.epochs[0])) >= (
+        _ENOUGH_AFTER_ANOTHER if earlier else _ENOUGH_FOR_A_MODEL
+    )
+    model_has_turn = chance[1] < _MODEL_SHARE[sampler] or (earlier and rung is None)
+    if model_has_turn and model_knows:
+        return suggest_by_model(space, evidence, earlier, draw_seed)
+    if rung is None:
+        return suggest_random(space, draw_seed)
+    return suggest_tpe(space, _observed(evidence, rung), evidence.pending(rung), draw_seed)
+
+
+def _fitting_rung(evidence: Evidence) -> int | None:
+    """The highest epoch of comparison that enough trials have reached."""
+    for epoch in reversed(evidence.epochs):
+        if sum(trial.values[epoch] > -np.inf for trial in evidence.at(epoch)) >= _ENOUGH_FOR_TPE:
+            return epoch
+    return None
+
+
+def _observed(evidence: Evidence, rung: int) -> list[tuple[Mapping[str, Value], float]]:
+    """Params and value of every trial at the rung; recipes that failed on the way to it as a little worse."""
+    values = [(trial.params, value) for trial in evidence.at(rung) if (value := trial.values[rung]) > -np.inf]
+    worst = min(value for _, value in values) - LITTLE
+    failed = [
+        trial.params
+        for trial in evidence.trials
+        if any(epoch <= rung and value == -np.inf for epoch, value in trial.values.items())
+    ]
+    return values + [(params, worst) for params in failed]

@@ -1,0 +1,272 @@
+"""A model of recipes that learns from every rung: many trials at the first, few at the last.
+
+Recursive co-kriging (Kennedy and O'Hagan 2000; Le Gratiet and Garnier 2014, section 3). At the first rung
+a Gaussian process is fitted to all trials. At each further rung, what a trial has there is `rho` times
+what it had at the rung before, plus a constant, plus a difference that another Gaussian process explains
+from the recipe. Because trials of a higher rung have values at all lower ones, the processes are fitted one
+by one. A model of an earlier search can stand before the first rung, in just the same way (Golovin et al.
+2017, Google Vizier, section 3.3): where it misleads, its `rho` goes to 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from tunekit.recipe import Value
+from tunekit.space import SearchSpace
+from tunekit.tuning.encoding import Rows, SpaceEncoding
+from tunekit.tuning.gaussian_process import Array, GaussianProcess, Hyperparameters, fit_hyperparameters
+
+_ENOUGH_AT_A_RUNG = 4
+_FITTED_ON = 80  # trials from which hyperparameters are found; the posterior takes all
+_EVEN, _NEAR, _REFINED = 200, 200, 60  # candidates
+_BELIEF = (
+    2.0  # weight of the belief that a rung's values are those of the rung below, in trials of unit variance
+)
+_GOOD = 8  # trials around which candidates are drawn
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a sampler may know of one trial."""
+
+    params: Mapping[str, Value]  # in the space
+    values: Mapping[int, float]  # at each epoch of comparison that it reached; -inf where the recipe failed
+    training: bool = False  # whether it is being trained, so that more values will come
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a sampler may know of one search."""
+
+    trials: tuple[Observation, ...]
+    epochs: tuple[int, ...]  # of comparison: the rungs and the last epoch, rising
+
+    def at(self, epoch: int) -> list[Observation]:
+        """The trials that have a value there."""
+        return [trial for trial in self.trials if epoch in trial.values]
+
+    def pending(self, epoch: int) -> list[Mapping[str, Value]]:
+        """Params of the trials that may still get a value there."""
+        return [trial.params for trial in self.trials if trial.training and epoch not in trial.values]
+
+
+def suggest_by_model(
+    space: SearchSpace, evidence: Evidence, earlier: Sequence[Evidence], seed: int
+) -> dict[str, Value]:
+    """The recipe that promises most at the last rung: highest expected improvement on the best trial.
+
+    Args:
+        space: what varies.
+        evidence: of this search, with a trial at the first rung. Of pending trials the model believes
+            its own mean, so that parallel trials spread out.
+        earlier: of searches that came before, oldest first.
+        seed: of the candidates.
+    """
+    encoding = SpaceEncoding(space)
+    model: RungModel | None = None
+    for before in earlier:
+        model = RungModel(encoding, before, model)
+    model = RungModel(encoding, evidence, model)
+    pending = evidence.pending(evidence.epochs[0])
+    if pending:
+        model.believe(np.array([encoding.encode(params) for params in pending]))
+    return encoding.decode(_most_promising(encoding, model, np.random.default_rng(seed)))
+
+
+class RungModel:
+    """Predicts the value at the highest rung that enough trials have reached, on a scale of its own."""
+
+    def __init__(self, encoding: SpaceEncoding, evidence: Evidence, earlier: RungModel | None = None) -> None:
+        """
+        Args:
+            encoding: of the space.
+            evidence: with a trial at the first rung.
+            earlier: what an earlier search taught.
+        """
+        self._choice = encoding.choice
+        self._layers: list[_Layer] = list(earlier._layers) if earlier else []
+        self.rows: list[Rows] = []  # of the trials at each rung of this search
+        for before, rung in zip((None, *evidence.epochs), evidence.epochs, strict=False):
+            seen = evidence.at(rung)
+            if len(seen) < (_ENOUGH_AT_A_RUNG if before else 1):
+                break
+            rows = np.array([encoding.encode(trial.params) for trial in seen])
+            below: _Below | None = None
+            if before:
+                below = _Below(_values(seen, before), _Scale.of(_values(evidence.at(before), before)))
+            elif earlier:
+                below = _Below(self.predict(rows)[0], None)
+            self.rows.append(rows)
+            self._layers.append(
+                _layer(_without_nan(rows, self._choice), below, _values(seen, rung), self._choice)
+            )
+
+    def predict(self, rows: Rows) -> tuple[Array, Array]:
+        """Mean and standard deviation at the highest rung, each of shape (n,); larger is better."""
+        rows = _without_nan(rows, self._choice)
+        mean, variance = np.zeros(len(rows)), np.zeros(len(rows))
+        for layer in self._layers:
+            own_mean, own_variance = layer.process.mean_and_variance(rows)
+            mean = layer.rho * mean + layer.shift + layer.spread * own_mean
+            variance = layer.rho**2 * variance + layer.spread**2 * own_variance
+        return mean, np.sqrt(variance)
+
+    def believe(self, rows: Rows) -> None:
+        """Take the own mean at `rows` for seen, at the first rung of this search."""
+        first = len(self._layers) - len(self.rows)
+        process = self._layers[first].process.believing(_without_nan(rows, self._choice))
+        self._layers[first] = dataclasses.replace(self._layers[first], process=process)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Makes values of one rung comparable: the good ones spread out, the bad ones close together."""
+
+    median: float
+    width: float  # from the median to the best tenth
+
+    @classmethod
+    def of(cls, values: Array) -> _Scale:
+        median, high = np.quantile(values, [0.5, 0.9])
+        return cls(float(median), max(float(high - median), 1e-9))
+
+    def __call__(self, values: Array) -> Array:
+        scaled = (values - self.median) / self.width
+        compressed: Array = np.where(scaled < 0, -np.log1p(np.maximum(-scaled, 0.0)), scaled)
+        return compressed
+
+
+@dataclass(frozen=True)
+class _Below:
+    """What the level below a rung says of the rung's trials: their values there, or predictions."""
+
+    values: Array
+    scale: _Scale | None  # None: predictions, which are on a scale already
+
+    @property
+    def scaled(self) -> Array:
+        return self.values if self.scale is None else self.scale(self.values)
+
+    def first(self, count: int) -> _Below:
+        """Of the first trials alone, as it was when there were no others."""
+        values = self.values[:count]
+        return _Below(values, None if self.scale is None else _Scale.of(values))
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """A rung's values as rho * below + shift + spread * normalised; the last has mean 0 and variance 1."""
+
+    normalised: Array
+    rho: float
+    shift: float
+    spread: float
+
+    @classmethod
+    def of(cls, values: Array, below: _Below | None) -> _Targets:
+        scaled = _Scale.of(values)(values)
+        rho = _slope(below.scaled, scaled) if below else 0.0
+        rest = scaled - rho * below.scaled if below else scaled
+        spread = max(float(rest.std()), 1e-3)
+        return cls((rest - rest.mean()) / spread, rho, float(rest.mean()), spread)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One rung of a model."""
+
+    process: GaussianProcess
+    rho: float
+    shift: float
+    spread: float
+
+
+def _layer(rows: Array, below: _Below | None, values: Array, choice: NDArray[np.bool_]) -> _Layer:
+    targets = _Targets.of(values, below)
+    process = GaussianProcess(rows, targets.normalised, choice, _hyperparameters(rows, below, values, choice))
+    return _Layer(process, targets.rho, targets.shift, targets.spread)
+
+
+def _slope(x: Array, y: Array) -> float:
+    """Of y on x, never negative; 1 until much was seen."""
+    x = x - x.mean()
+    return max(float(x @ (y - y.mean()) + _BELIEF) / float(x @ x + _BELIEF), 0.0)
+
+
+def _values(trials: Sequence[Observation], rung: int) -> Array:
+    """Values at a rung, failures as a little worse than the worst that was seen."""
+    values = np.array([trial.values.get(rung, -np.inf) for trial in trials])
+    finite = values[np.isfinite(values)]
+    worst = float(finite.min()) - LITTLE if len(finite) else 0.0
+    replaced: Array = np.maximum(values, worst)
+    return replaced
+
+
+def _hyperparameters(
+    rows: Array, below: _Below | None, values: Array, choice: NDArray[np.bool_]
+) -> Hyperparameters:
+    """Found anew each time the number of trials has grown by half, from those that there were then."""
+    count = _last_fit(len(values))
+    targets = _Targets.of(values[:count], below.first(count) if below else None).normalised
+    # The best, where precision counts, and an even choice of the others.
+    best_first = np.argsort(-values[:count], kind="stable")
+    half = _FITTED_ON // 2
+    others = best_first[half:][:: max(1, math.ceil((count - half) / half))]
+    chosen = np.append(best_first[:half], others)
+    return _fit_once(rows[chosen].tobytes(), targets[chosen].tobytes(), choice.tobytes())
+
+
+@lru_cache(maxsize=64)
+def _fit_once(rows: bytes, targets: bytes, choice: bytes) -> Hyperparameters:
+    """`fit_hyperparameters` costs tens of milliseconds, so its results are kept."""
+    kinds = np.frombuffer(choice, dtype=np.bool_)
+    return fit_hyperparameters(np.frombuffer(rows).reshape(-1, len(kinds)), np.frombuffer(targets), kinds)
+
+
+def _last_fit(count: int) -> int:
+    size = _ENOUGH_AT_A_RUNG
+    while (following := size + max(size // 2, 2)) <= count:
+        size = following
+    return min(size, count)
+
+
+def _most_promising(encoding: SpaceEncoding, model: RungModel, rng: np.random.Generator) -> Rows:
+    """The row of highest expected improvement: of even draws, then ever nearer to the best."""
+    best_mean = model.predict(model.rows[-1])[0].max()
+    means = model.predict(model.rows[0])[0]
+    good = model.rows[0][np.argsort(-means, kind="stable")[:_GOOD]]
+    rows = np.vstack([encoding.sample(rng, _EVEN), encoding.neighbours(good, rng, _NEAR, 0.15)])
+    for scale in (0.08, 0.04):
+        order = np.argsort(-_log_improvement(*model.predict(rows), best_mean), kind="stable")
+        best = rows[order[:6]]
+        rows = np.vstack([best, encoding.neighbours(best, rng, _REFINED, scale)])
+    best_row: Rows = rows[np.argmax(_log_improvement(*model.predict(rows), best_mean))]
+    return best_row
+
+
+def _log_improvement(mean: Array, deviation: Array, best: float) -> Array:
+    """Logarithm of the expected improvement on `best`, finite where the improvement itself would be 0.
+
+    Source: Ament et al. 2023, arXiv:2310.20708, section 4.
+    """
+    gain = (mean - best) / deviation
+    near = np.maximum(gain, -5.0)
+    inside = np.log(norm.pdf(near) + near * norm.cdf(near))
+    far = norm.logpdf(gain) - 2 * np.log(np.maximum(-gain, 5.0))  # the first term of the asymptotic series
+    improvement: Array = np.log(deviation) + np.where(gain > -5.0, inside, far)
+    return improvement
+
+
+def _without_nan(rows: Rows, choice: NDArray[np.bool_]) -> Array:
+    """What is not active stands in the middle of its range, or is a choice of its own."""
+    filled: Array = np.where(np.isnan(rows), np.where(choice, -1.0, 0.5), rows)
+    return filled
