@@ -28,9 +28,9 @@ from tunekit.tuning.gaussian_process import Array, GaussianProcess, Hyperparamet
 _ENOUGH_AT_A_RUNG = 4
 _FITTED_ON = 80  # trials from which hyperparameters are found; the posterior takes all
 _EVEN, _NEAR, _REFINED = 200, 200, 60  # candidates
-_BELIEF = (
-    2.0  # weight of the belief that a rung's values are those of the rung below, in trials of unit variance
-)
+# Weight of the belief that a rung's values are those of the rung below, in trials of unit variance.
+_BELIEF = 2.0
+LITTLE = 1e-6  # a difference in value that no trial would show, but that makes a failure the worst
 _GOOD = 8  # trials around which candidates are drawn
 
 
