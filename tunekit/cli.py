@@ -159,6 +159,12 @@ def main() -> None:
 @click.option(
     "--baselines", "with_baselines", is_flag=True, help="First train the space's known recipes in full."
 )
+@click.option(
+    "--start-from",
+    multiple=True,
+    metavar="SEARCH",
+    help="An earlier search, on any data: try its best recipes first, and believe it until disproved.",
+)
 @_training_options
 def search(
     dataset: str, space: str, assignments: tuple[str, ...], with_baselines: bool, **options: Any
@@ -171,6 +177,7 @@ def search(
     tunekit search digits --space resnet
     tunekit search cifar10 --space resnet --samples 50 --set optim.name=sgd
     tunekit search mnist --space vgg --baselines
+    tunekit search cifar10 --space resnet --start-from mnist-resnet
     tunekit search path/to/photos --space resnet --image-size 64
     """
     from tunekit.paths import find_space

@@ -49,6 +49,10 @@ class SearchPaths:
         """Every suggestion, result and outcome, a JSON line each, in the order they came."""
         return self.folder / "history.jsonl"
 
+    def earlier(self, name: str) -> SearchPaths:
+        """Settings, space and history of an earlier search that this one started from."""
+        return SearchPaths(self.folder / "earlier" / name)
+
     @property
     def study(self) -> Path:
         """An Optuna study exported from the history, for optuna-dashboard (SQLite)."""

@@ -20,6 +20,7 @@ from tunekit.paths import SearchPaths, find_space, search_paths
 from tunekit.recipe import Recipe
 from tunekit.space import Baseline, load_space
 from tunekit.tracking.server import check_reachable
+from tunekit.tuning.earlier_search import find_earlier, keep_memory
 from tunekit.tuning.policy import policy_of
 from tunekit.tuning.progress import View, tenths
 from tunekit.tuning.provision import Provision, reachable_networks
@@ -57,6 +58,8 @@ def begin_search(
         raise SearchError(f"{space_file}: nothing is left to vary: [space] is empty or all of it is fixed")
     policy_of(settings, space, History())  # its arguments are checked before any work
     _check_free(paths)
+    earlier = find_earlier(results_dir, settings.start_from, space)
+    settings = dataclasses.replace(settings, start_from=[search.name for search in earlier])
     check_shares(settings.cpus_per_trial, settings.gpus_per_trial, machine or Machine())
     check_reachable(settings.tracking_uri)
     pack = open_dataset(
@@ -68,7 +71,7 @@ def begin_search(
             for recipe in reachable_networks(space):
                 weights.provide(recipe)
         settings = _with_baselines(settings, _possible(baselines, weights, settings.samples, view))
-        return _lay_down(settings, paths, space_file, pack, Path(folder), view)
+        return _lay_down(settings, paths, space_file, pack, Path(folder), earlier, view)
 
 
 def _with_baselines(settings: SearchSettings, baselines: Sequence[Baseline]) -> SearchSettings:
@@ -90,7 +93,13 @@ def _possible(baselines: Sequence[Baseline], weights: Provision, samples: int, v
 
 
 def _lay_down(
-    settings: SearchSettings, paths: SearchPaths, space_file: Path, pack: Pack, weights: Path, view: View
+    settings: SearchSettings,
+    paths: SearchPaths,
+    space_file: Path,
+    pack: Pack,
+    weights: Path,
+    earlier: Sequence[SearchPaths],
+    view: View,
 ) -> SearchPaths:
     split = make_split(pack.train()[1], settings.val_fraction, settings.seed, settings.train_limit)
     settings = dataclasses.replace(
@@ -109,6 +118,8 @@ def _lay_down(
         target = paths.first_weights(file.stem)
         target.parent.mkdir(exist_ok=True)
         shutil.move(file, target)
+    for search in earlier:
+        keep_memory(search, paths.earlier(search.name))
     settings.save(paths)  # last: a folder with settings is a search
     view.say(f"Search {settings.name}: {settings.dataset}, {_counts(pack, split)}, space {settings.space}")
     return paths

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -34,6 +34,8 @@ _APART = 1_000_000  # between the seeds of those tries; more than a search has t
 
 _Key = frozenset[tuple[str, Value]]  # params, to be looked up
 
+Params = Mapping[str, Value]
+
 
 @dataclass(frozen=True)
 class Suggestion:
@@ -42,6 +44,15 @@ class Suggestion:
     trial_id: int
     params: Mapping[str, Value]
     resumes: bool = False
+
+
+@dataclass(frozen=True)
+class EarlierSearch:
+    """A search that came before, as the space of this one sees it."""
+
+    name: str
+    best: tuple[Params, ...]  # its best recipes, best first
+    evidence: Evidence
 
 
 def recipe_of(space: SearchSpace, trial: Trial) -> Recipe:
@@ -63,6 +74,7 @@ class SearchPolicy:
         sampler: str = "portfolio",
         scheduler: str = "asha",
         baselines: Sequence[Baseline] = (),
+        earlier: Sequence[EarlierSearch] = (),
         repeats: int = 1,
         history: History | None = None,
     ) -> None:
@@ -77,6 +89,8 @@ class SearchPolicy:
             scheduler: one of `SCHEDULERS`; what each does stands in schedulers.py.
             baselines: known recipes that are tried first and never stopped early; those that lie in
                 the space are the sampler's first observations.
+            earlier: searches that came before, oldest first: their best recipes are tried after the
+                default one, and the sampler believes what they found until this search knows better.
             repeats: how often a recipe that trained to its end is trained, each time with another seed.
             history: what happened before; trials in it that are unfinished are suggested first,
                 with `resumes`. Events are appended to it.
@@ -96,6 +110,7 @@ class SearchPolicy:
         self.rungs = self.scheduler.rungs  # epochs at which trials can be compared, whoever compares them
         self._sampler = sampler
         self._baselines = tuple(baselines)
+        self._earlier = tuple(earlier)
         self._repeats = repeats
         self._seed = seed
         self._to_resume = deque(trial.id for trial in self._trials() if trial.unfinished)
@@ -116,8 +131,8 @@ class SearchPolicy:
         """The trial to run next.
 
         An interrupted one first, then the baselines, then what is promoted, then what is repeated, then
-        proposals: the space's default recipe, and after it what the sampler proposes. No recipe is
-        proposed twice.
+        proposals: the space's default recipe, the best of earlier searches, and then what the sampler
+        proposes. No recipe is proposed twice.
 
         Raises:
             SearchError: if every recipe of the space was proposed; `has_next` says so before.
@@ -134,6 +149,9 @@ class SearchPolicy:
         default = self.space.default_params()
         if len(self.history.recipes) == len(self._baselines) and _key(default) not in self._tried:
             return self._suggest(default, default=True)
+        best = (params for search in self._earlier for params in search.best)
+        if (untried := next((p for p in best if _key(p) not in self._tried), None)) is not None:
+            return self._suggest(untried)
         return self._suggest(self._propose_new(len(self.history.trials)))
 
     def report(
@@ -257,27 +275,42 @@ class SearchPolicy:
 
     def _propose(self, draw: int) -> dict[str, Value]:
         # A generator for each suggestion, so that none depends on how many draws came before it.
-        return propose(self._sampler, self.space, self.evidence(), (), (self._seed, draw))
+        earlier = [search.evidence for search in self._earlier]
+        return propose(self._sampler, self.space, self.evidence(), earlier, (self._seed, draw))
 
     def evidence(self) -> Evidence:
         """What the sampler may know: baselines outside of the space and repeats teach it nothing."""
-        epochs = (*self.rungs, self.max_epochs)
-        values = {
-            epoch: values_at(epoch, self.history.recipes, self.rungs, self.max_epochs) for epoch in epochs
-        }
-        trials = (
-            Observation(
-                params,
-                {epoch: values[epoch][trial.id] for epoch in epochs if trial.id in values[epoch]},
-                trial.unfinished,
-            )
-            for trial in self.history.recipes
-            if (params := params_in_space(self.space, trial)) is not None
+        return evidence_of(
+            self.history, self.rungs, self.max_epochs, lambda trial: params_in_space(self.space, trial)
         )
-        return Evidence(tuple(trials), epochs)
 
 
-def policy_of(settings: SearchSettings, space: SearchSpace, history: History) -> SearchPolicy:
+def evidence_of(
+    history: History, rungs: Sequence[int], max_epochs: int, params_of: Callable[[Trial], Params | None]
+) -> Evidence:
+    """The values of a history's recipes at its epochs of comparison.
+
+    Args:
+        history: of one search.
+        rungs: of that search.
+        max_epochs: of that search.
+        params_of: a trial's params in the space that is sampled from, or None to leave it out.
+    """
+    epochs = (*rungs, max_epochs)
+    values = {epoch: values_at(epoch, history.recipes, rungs, max_epochs) for epoch in epochs}
+    trials = (
+        Observation(
+            params, {e: values[e][trial.id] for e in epochs if trial.id in values[e]}, trial.unfinished
+        )
+        for trial in history.recipes
+        if (params := params_of(trial)) is not None
+    )
+    return Evidence(tuple(trials), epochs)
+
+
+def policy_of(
+    settings: SearchSettings, space: SearchSpace, history: History, earlier: Sequence[EarlierSearch] = ()
+) -> SearchPolicy:
     """The policy of a search, which goes on from what `history` holds."""
     return SearchPolicy(
         space,
@@ -288,6 +321,7 @@ def policy_of(settings: SearchSettings, space: SearchSpace, history: History) ->
         sampler=settings.sampler,
         scheduler=settings.scheduler,
         baselines=settings.known_recipes(),
+        earlier=earlier,
         repeats=settings.repeats,
         history=history,
     )

@@ -26,8 +26,9 @@ from tunekit.tuning.encoding import Rows, SpaceEncoding
 from tunekit.tuning.gaussian_process import Array, GaussianProcess, Hyperparameters, fit_hyperparameters
 
 _ENOUGH_AT_A_RUNG = 4
-_FITTED_ON = 80  # trials from which hyperparameters are found; the posterior takes all
-_EVEN, _NEAR, _REFINED = 200, 200, 60  # candidates
+_LEARNS_FROM = 300  # trials of a rung at most, since the cost of a suggestion grows with their square
+_FITTED_ON = 80  # trials from which hyperparameters are found
+_EVEN, _NEAR, _REFINED = 150, 150, 60  # candidates
 # Weight of the belief that a rung's values are those of the rung below, in trials of unit variance.
 _BELIEF = 2.0
 LITTLE = 1e-6  # a difference in value that no trial would show, but that makes a failure the worst
@@ -192,8 +193,18 @@ class _Layer:
 
 def _layer(rows: Array, below: _Below | None, values: Array, choice: NDArray[np.bool_]) -> _Layer:
     targets = _Targets.of(values, below)
-    process = GaussianProcess(rows, targets.normalised, choice, _hyperparameters(rows, below, values, choice))
+    used = _telling(values, _LEARNS_FROM)
+    fitted = _hyperparameters(rows, below, values, choice)
+    process = GaussianProcess(rows[used], targets.normalised[used], choice, fitted)
     return _Layer(process, targets.rho, targets.shift, targets.spread)
+
+
+def _telling(values: Array, count: int) -> NDArray[np.intp]:
+    """Places of at most `count` values: the best, where precision counts, and an even part of the rest."""
+    best_first = np.argsort(-values, kind="stable")
+    half = count // 2
+    stride = max(1, math.ceil((len(values) - half) / half))
+    return np.append(best_first[:half], best_first[half:][::stride])
 
 
 def _slope(x: Array, y: Array) -> float:
@@ -217,12 +228,8 @@ def _hyperparameters(
     """Found anew each time the number of trials has grown by half, from those that there were then."""
     count = _last_fit(len(values))
     targets = _Targets.of(values[:count], below.first(count) if below else None).normalised
-    # The best, where precision counts, and an even choice of the others.
-    best_first = np.argsort(-values[:count], kind="stable")
-    half = _FITTED_ON // 2
-    others = best_first[half:][:: max(1, math.ceil((count - half) / half))]
-    chosen = np.append(best_first[:half], others)
-    return _fit_once(rows[chosen].tobytes(), targets[chosen].tobytes(), choice.tobytes())
+    used = _telling(values[:count], _FITTED_ON)
+    return _fit_once(rows[used].tobytes(), targets[used].tobytes(), choice.tobytes())
 
 
 @lru_cache(maxsize=64)

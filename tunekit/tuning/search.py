@@ -25,6 +25,7 @@ from tunekit.tracking.server import check_reachable, masked
 from tunekit.tracking.writer import Tracker
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
+from tunekit.tuning.earlier_search import earlier_searches
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, estimate
 from tunekit.tuning.policy import SearchPolicy, Suggestion, policy_of, recipe_of
 from tunekit.tuning.progress import View, duration, trial_mark
@@ -87,7 +88,7 @@ def run_search(
         )
         for listener in (tracker.record, keeper.event, view.event):
             history.subscribe(listener)
-        policy = policy_of(settings, space, history)
+        policy = policy_of(settings, space, history, earlier_searches(paths, settings.start_from, space))
         with tracker:
             if not policy.has_ended(settings.trials):
                 _SearchRun(paths, settings, pack, policy).run(view, time_budget, machine or Machine())

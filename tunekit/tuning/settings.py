@@ -47,6 +47,7 @@ class SearchSettings:
     gpus_per_trial: float | None = None
     keep_checkpoints: int = 3
     baselines: Sequence[Mapping[str, Any]] = ()  # the known recipes that run first, as `Baseline` fields
+    start_from: Sequence[str] = ()  # names of earlier searches, oldest first
     # What tunekit adds when the search begins.
     search_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: float = field(default_factory=time.time)  # seconds since 1970
