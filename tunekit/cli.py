@@ -17,7 +17,7 @@ from tunekit import __version__
 from tunekit.errors import TunekitError, nearest
 
 _SAMPLERS = ("portfolio", "rung-tpe", "random")
-_SCHEDULERS = ("asha", "asha-promotion", "hyperband", "median", "none")
+_SCHEDULERS = ("asha-promotion", "asha", "hyperband", "median", "none")
 
 
 class _Group(click.Group):

@@ -96,7 +96,7 @@ class Parameter:
         key = RECIPE_KEYS.get(self.name)
         if key is not None and self.holds(key.default):
             return key.default
-        return self.choices[0] if self.choices else self._on_grid(self._at(0.5))
+        return self.choices[0] if self.choices else self.on_grid(self._at(0.5))
 
     def values(self) -> Iterator[Value]:
         """Every value of the key, each once; those of a continuous range without end, ever finer."""
@@ -109,7 +109,7 @@ class Parameter:
             yield from (self._at(share) for share in _shares())
         else:
             steps = int((self.high - self.low) / step + 1e-8)
-            yield from (self._on_grid(self.low + number * step) for number in range(steps + 1))
+            yield from (self.on_grid(self.low + number * step) for number in range(steps + 1))
 
     def _at(self, share: float) -> float:
         """The value a share of the way from low to high, on the range's own scale."""
@@ -118,7 +118,7 @@ class Parameter:
             return min(self.low * math.pow(self.high / self.low, share), self.high)
         return self.low + share * (self.high - self.low)
 
-    def _on_grid(self, value: float) -> float | int:
+    def on_grid(self, value: float) -> float | int:
         """The value of a range with steps that is nearest to `value`; it is the one that Optuna means."""
         assert self.low is not None and self.high is not None
         step = self.step or (1 if self.integer else None)

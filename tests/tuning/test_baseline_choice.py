@@ -50,7 +50,7 @@ def test_baselines_come_first_and_train_as_they_are() -> None:
 
 
 def test_a_baseline_is_never_stopped_early() -> None:
-    search = policy()
+    search = policy(scheduler="asha")
     ids = [search.next().trial_id for _ in range(4)]
     assert train(search, ids[2], 0.9) == 9
     assert train(search, ids[0], 0.1) == 9

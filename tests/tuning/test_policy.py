@@ -96,7 +96,7 @@ def test_tpe_is_fitted_on_the_highest_rung_that_sixteen_trials_reached(
 
 
 def test_asha_stops_at_rungs_only_and_the_last_epoch_completes() -> None:
-    search = policy(sampler="random")
+    search = policy(sampler="random", scheduler="asha")
     first = search.next()
     assert train(search, first, lambda epoch: 0.5) == 9
     assert search.history.trials[first.trial_id].status == "completed"
@@ -230,7 +230,11 @@ def test_promotions_go_on_when_all_samples_were_suggested() -> None:
     assert not search.has_next(4)
     train(search, others[0], lambda epoch: 0.9)
     assert search.history.trials[others[0].trial_id].rung == 3  # one alone is no third
+    assert not search.has_next(4)
     train(search, default, lambda epoch: 0.1)
+    # All others have ended: the best goes on, so that the winner was trained in full.
+    assert search.next(4) == Suggestion(others[0].trial_id, others[0].params, resumes=True)
+    train(search, others[0], lambda epoch: 0.9)
     assert search.has_ended(4)
 
 
@@ -437,7 +441,7 @@ def test_an_interrupted_trial_comes_back_at_once() -> None:
 
 
 def test_a_result_and_its_decision_reach_the_disk_together(tmp_path: Path) -> None:
-    search = policy(sampler="random", history=History(tmp_path / "history.jsonl"))
+    search = policy(scheduler="asha", sampler="random", history=History(tmp_path / "history.jsonl"))
     on_disk: list[tuple[str, ...]] = []
     search.history.subscribe(
         lambda event: on_disk.append(tuple(e.kind for e in History.read(tmp_path / "history.jsonl").events))
@@ -491,3 +495,20 @@ def test_arguments_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SearchError) as error:
         policy(**options)
     assert message in str(error.value)
+
+
+def test_what_wins_a_search_with_pauses_was_trained_in_full() -> None:
+    for samples in (2, 5, 12):
+        search = policy(scheduler="asha-promotion", seed=samples)
+        while search.has_next(samples):
+            suggestion = search.next(samples)
+            trial = search.history.trials[suggestion.trial_id]
+            # The later a trial comes the better it is: promotions alone would leave the last ones behind.
+            for epoch in range(trial.epoch + 1, 10):
+                if search.report(trial.id, epoch, trial.id / 100 + epoch / 1000) != "continue":
+                    break
+        assert search.has_ended(samples)
+        best = search.history.best()
+        assert best is not None
+        assert (best.id, best.status) == (samples - 1, "completed")
+        assert any(trial.status == "paused" for trial in search.history.recipes) or samples == 2

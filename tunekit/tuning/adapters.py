@@ -47,7 +47,7 @@ class TrialDesk:
         """The next trial, or None while there is none: then running ones may still bring one about."""
         if not self.policy.has_next(self._samples):
             return None
-        suggestion = self.policy.next()
+        suggestion = self.policy.next(self._samples)
         self._trial_of[ray_id] = suggestion.trial_id
         return self._assign(suggestion)
 

@@ -35,7 +35,7 @@ def find_earlier(results_dir: Path, names: Sequence[str], space: SearchSpace) ->
 
 def keep_memory(earlier: SearchPaths, kept: SearchPaths) -> None:
     """Copy what `read_earlier` reads, so that a resume needs nothing but the new search's own folder."""
-    kept.folder.mkdir(parents=True)
+    kept.folder.mkdir(parents=True, exist_ok=True)  # a begin that a crash cut short
     for source, target in (
         (earlier.settings, kept.settings),
         (earlier.space, kept.space),

@@ -80,8 +80,9 @@ class SpaceEncoding:
         if name not in self._column:
             return np.full(len(rows), self._space.fixed.get(name) in allowed)
         parameter = self._parameters[self._column[name]]
-        units = [_unit(parameter, value) for value in allowed]
-        return np.asarray(np.isclose(rows[:, self._column[name], None], units).any(axis=1))
+        units, place = np.unique(rows[:, self._column[name]], return_inverse=True)
+        holds = [not math.isnan(unit) and _value(parameter, unit) in allowed for unit in units]
+        return np.array(holds)[place]
 
 
 def _unit(parameter: Parameter, value: Value) -> float:
@@ -99,12 +100,7 @@ def _value(parameter: Parameter, unit: float) -> Value:
     assert parameter.low is not None and parameter.high is not None
     value = low + unit * (high - low)
     value = math.exp(value) if parameter.log else value
-    step = parameter.step or (1 if parameter.integer else None)
-    if step is not None:
-        steps = math.floor((parameter.high - parameter.low) / step + 1e-9)
-        value = parameter.low + min(round((value - parameter.low) / step), steps) * step
-    value = min(max(value, parameter.low), parameter.high)
-    return round(value) if parameter.integer else value
+    return parameter.on_grid(min(max(value, parameter.low), parameter.high))
 
 
 def _ends(parameter: Parameter) -> tuple[float, float]:

@@ -23,7 +23,7 @@ _LOG_NOISE = (
     1.5,
 )  # prior of the log noise variance: mean and standard deviation; the signal has variance 1
 _LOG_SCALE_SPREAD = 1.0  # standard deviation of the prior of a log length scale
-_ITERATIONS = 25
+_ITERATIONS = 40
 
 
 @dataclass(frozen=True)

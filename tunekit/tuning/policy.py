@@ -72,7 +72,7 @@ class SearchPolicy:
         grace_period: int = 3,
         reduction_factor: int = 3,
         sampler: str = "portfolio",
-        scheduler: str = "asha",
+        scheduler: str = "asha-promotion",
         baselines: Sequence[Baseline] = (),
         earlier: Sequence[EarlierSearch] = (),
         repeats: int = 1,
@@ -120,19 +120,22 @@ class SearchPolicy:
         """Whether there is a trial to run now, in a search of `samples` trials (repeats come on top)."""
         if self._to_resume or self._promoted() is not None or self._to_repeat() is not None:
             return True
+        if len(self.history.recipes) >= samples:
+            return self._paused_leader() is not None
         baselines_left = len(self.history.trials) < len(self._baselines)
-        return len(self.history.recipes) < samples and (baselines_left or not self._exhausted())
+        return baselines_left or not self._exhausted() or self._paused_leader() is not None
 
     def has_ended(self, samples: int) -> bool:
         """Whether no trial runs and none can follow: `samples` were suggested, or the space has no more."""
         return not any(trial.unfinished for trial in self._trials()) and not self.has_next(samples)
 
-    def next(self) -> Suggestion:
-        """The trial to run next.
+    def next(self, samples: float = math.inf) -> Suggestion:
+        """The trial to run next, in a search of `samples` trials (repeats come on top).
 
         An interrupted one first, then the baselines, then what is promoted, then what is repeated, then
         proposals: the space's default recipe, the best of earlier searches, and then what the sampler
-        proposes. No recipe is proposed twice.
+        proposes. No recipe is proposed twice. When there are no more proposals, the best trial of all
+        goes on if it is paused: what wins a search was trained in full.
 
         Raises:
             SearchError: if every recipe of the space was proposed; `has_next` says so before.
@@ -146,6 +149,8 @@ class SearchPolicy:
             return self._resume(promoted)
         if (again := self._to_repeat()) is not None:
             return self._suggest(again.params, baseline=again.baseline, repeat_of=again.id)
+        if (len(self.history.recipes) >= samples or self._exhausted()) and (leader := self._paused_leader()):
+            return self._resume(leader.id)
         default = self.space.default_params()
         if len(self.history.recipes) == len(self._baselines) and _key(default) not in self._tried:
             return self._suggest(default, default=True)
@@ -225,6 +230,12 @@ class SearchPolicy:
 
     def _promoted(self) -> int | None:
         return self.scheduler.promotion(self.history.recipes)
+
+    def _paused_leader(self) -> Trial | None:
+        """The best trial of all, if it is paused and nothing runs that might still be better."""
+        leader = self.history.best()
+        waits = leader is not None and leader.status == "paused"
+        return leader if waits and not any(trial.unfinished for trial in self._trials()) else None
 
     def _to_repeat(self) -> Trial | None:
         """The first recipe that trained to its end and was not trained often enough."""

@@ -18,7 +18,7 @@ rung-tpe    TPE fitted on the highest rung that enough trials reached
 random      an even draw
 """
 
-_RANDOM_SHARE = {"portfolio": 0.05, "rung-tpe": 0.1, "random": 1.0}  # no part of the space is given up
+_RANDOM_SHARE = {"portfolio": 0.1, "rung-tpe": 0.1, "random": 1.0}  # no part of the space is given up
 _MODEL_SHARE = {"portfolio": 0.5, "rung-tpe": 0.0, "random": 0.0}
 _ENOUGH_FOR_TPE = 16  # trials with a value at a rung
 _ENOUGH_FOR_A_MODEL = 12  # trials with a value at the first rung

@@ -27,7 +27,7 @@ from tunekit.tuning.gaussian_process import Array, GaussianProcess, Hyperparamet
 
 _ENOUGH_AT_A_RUNG = 4
 _LEARNS_FROM = 300  # trials of a rung at most, since the cost of a suggestion grows with their square
-_FITTED_ON = 80  # trials from which hyperparameters are found
+_FITTED_ON = 120  # trials from which hyperparameters are found
 _EVEN, _NEAR, _REFINED = 150, 150, 60  # candidates
 # Weight of the belief that a rung's values are those of the rung below, in trials of unit variance.
 _BELIEF = 2.0

@@ -269,8 +269,8 @@ class MedianRule(Scheduler):
 
 
 _BY_NAME: dict[str, type[Scheduler]] = {
-    "asha": Asha,
     "asha-promotion": AshaPromotion,
+    "asha": Asha,
     "hyperband": Hyperband,
     "median": MedianRule,
     "none": Scheduler,

@@ -36,7 +36,7 @@ class SearchSettings:
     tracking_uri: str
     fixed: Mapping[str, Value] = field(default_factory=dict)  # of --set
     sampler: str = "portfolio"
-    scheduler: str = "asha"
+    scheduler: str = "asha-promotion"
     grace_period: int = 3
     reduction_factor: int = 3
     repeats: int = 1  # trainings of a recipe that trained to its end
