@@ -106,7 +106,7 @@ SEARCH = ("search", "digits", "--space", "resnet")
         ((*SEARCH, "--grace-period", "0"), 1, "grace_period must be at least 1"),
         ((*SEARCH, "--reduction-factor", "1"), 1, "reduction_factor must be at least 2"),
         ((*SEARCH, "--repeats", "0"), 1, "--repeats must be at least 1, but got 0"),
-        ((*SEARCH, "--scheduler", "pbt"), 2, "'pbt' is not one of 'asha', 'asha-promotion', 'hyperband'"),
+        ((*SEARCH, "--scheduler", "pbt"), 2, "'pbt' is not one of 'asha-promotion', 'asha', 'hyperband'"),
         ((*SEARCH, "--sampler", "tpe"), 2, "'tpe' is not one of 'portfolio', 'rung-tpe', 'random'"),
         ((*SEARCH, "--val-fraction", "1.5"), 1, "--val-fraction must be between 0 and 1"),
         ((*SEARCH, "--train-limit", "5"), 1, "5"),

@@ -80,14 +80,30 @@ def test_trials_that_are_being_trained_change_what_each_sampler_proposes() -> No
         assert sum(one != other for one, other in zip(before, after, strict=True)) >= 5
 
 
+def test_a_policy_says_which_trials_are_being_trained() -> None:
+    search = policy(scheduler="asha-promotion")
+    for _ in range(4):
+        search.next()
+    for epoch in (1, 2, 3):
+        search.report(1, epoch, 0.5)
+    search.fail(2, 1, "diverged")
+    search.lose(3, "the node went away")
+    search.next()
+    evidence = search.evidence()
+    assert [trial.training for trial in evidence.trials] == [True, False, False, False, True]
+    assert evidence.pending(3) == [search.history.trials[trial].params for trial in (0, 4)]
+
+
 def fails(where: Callable[[Params], bool]) -> Evidence:
+    """The larger x the better, but for those that fail."""
+
     def value(params: Params) -> float:
-        return -math.inf if where(params) else 0.5
+        return -math.inf if where(params) else number(params, "x")
 
     return search(drawn(60, 0), (3, 60, value), (9, 0, value))
 
 
-def test_where_recipes_fail_few_are_proposed_though_all_others_are_equal() -> None:
+def test_where_recipes_fail_few_are_proposed_though_the_best_are_beside_them() -> None:
     evidence = fails(lambda params: number(params, "x") > 0.5)
     for sampler in ("portfolio", "rung-tpe"):
         risky = [number(params, "x") > 0.5 for params in proposals(sampler, evidence)]

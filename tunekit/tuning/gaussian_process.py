@@ -82,6 +82,10 @@ class GaussianProcess:
         half = solve_triangular(self._factor[0], across.T, lower=True, check_finite=False)
         return across @ self._solved, np.maximum(1.0 - np.square(half).sum(axis=0), 1e-9)
 
+    def closeness(self, rows: Array) -> Array:
+        """Correlation with the nearest of the seen rows, 0 to 1, shape (n,)."""
+        return np.asarray(self._kernel(rows, self._rows).max(axis=1))
+
     def believing(self, rows: Array) -> GaussianProcess:
         """The posterior as if at `rows` just the mean had been seen: it stays, its doubt goes.
 

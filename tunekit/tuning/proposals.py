@@ -19,7 +19,7 @@ random      an even draw
 """
 
 _RANDOM_SHARE = {"portfolio": 0.1, "rung-tpe": 0.1, "random": 1.0}  # no part of the space is given up
-_MODEL_SHARE = {"portfolio": 0.5, "rung-tpe": 0.0, "random": 0.0}
+_MODEL_SHARE = {"portfolio": 0.7, "rung-tpe": 0.0, "random": 0.0}
 _ENOUGH_FOR_TPE = 16  # trials with a value at a rung
 _ENOUGH_FOR_A_MODEL = 12  # trials with a value at the first rung
 _ENOUGH_AFTER_ANOTHER = 3  # the same, when an earlier search has taught the model

@@ -14,11 +14,12 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
+from threadpoolctl import ThreadpoolController
 
 from tunekit.recipe import Value
 from tunekit.space import SearchSpace
@@ -32,6 +33,9 @@ _EVEN, _NEAR, _REFINED = 150, 150, 60  # candidates
 # Weight of the belief that a rung's values are those of the rung below, in trials of unit variance.
 _BELIEF = 2.0
 LITTLE = 1e-6  # a difference in value that no trial would show, but that makes a failure the worst
+_LEAST_WIDTH = 0.2  # of a rung's scale, as a share of all that its values span
+_TOO_CLOSE = 0.98  # correlation with a trial of this search from which on a candidate teaches nothing new
+_PENALTY = 20.0  # for that, in logarithms of the improvement
 _GOOD = 8  # trials around which candidates are drawn
 
 
@@ -73,14 +77,22 @@ def suggest_by_model(
         seed: of the candidates.
     """
     encoding = SpaceEncoding(space)
-    model: RungModel | None = None
-    for before in earlier:
-        model = RungModel(encoding, before, model)
-    model = RungModel(encoding, evidence, model)
-    pending = evidence.pending(evidence.epochs[0])
-    if pending:
-        model.believe(np.array([encoding.encode(params) for params in pending]))
-    return encoding.decode(_most_promising(encoding, model, np.random.default_rng(seed)))
+    # For matrices this small, threads cost more than they give, most of all beside trials that train.
+    with _linear_algebra().limit(limits=1, user_api="blas"):
+        model: RungModel | None = None
+        for before in earlier:
+            model = RungModel(encoding, before, model)
+        model = RungModel(encoding, evidence, model)
+        pending = evidence.pending(evidence.epochs[0])
+        if pending:
+            model.believe(np.array([encoding.encode(params) for params in pending]))
+        return encoding.decode(_most_promising(encoding, model, np.random.default_rng(seed)))
+
+
+@cache
+def _linear_algebra() -> ThreadpoolController:
+    """The libraries that this process has loaded; looking for them takes milliseconds."""
+    return ThreadpoolController()
 
 
 class RungModel:
@@ -121,11 +133,19 @@ class RungModel:
             variance = layer.rho**2 * variance + layer.spread**2 * own_variance
         return mean, np.sqrt(variance)
 
+    def closeness(self, rows: Rows) -> Array:
+        """How like the nearest trial of this search, as the first rung sees it: 0 to 1, shape (n,)."""
+        return self._layers[self._first].process.closeness(_without_nan(rows, self._choice))
+
     def believe(self, rows: Rows) -> None:
         """Take the own mean at `rows` for seen, at the first rung of this search."""
-        first = len(self._layers) - len(self.rows)
-        process = self._layers[first].process.believing(_without_nan(rows, self._choice))
-        self._layers[first] = dataclasses.replace(self._layers[first], process=process)
+        process = self._layers[self._first].process.believing(_without_nan(rows, self._choice))
+        self._layers[self._first] = dataclasses.replace(self._layers[self._first], process=process)
+
+    @property
+    def _first(self) -> int:
+        """The place of this search's first rung among the layers."""
+        return len(self._layers) - len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -138,7 +158,9 @@ class _Scale:
     @classmethod
     def of(cls, values: Array) -> _Scale:
         median, high = np.quantile(values, [0.5, 0.9])
-        return cls(float(median), max(float(high - median), 1e-9))
+        # When most trials lie near the best, tiny differences must not become large ones.
+        least = max(_LEAST_WIDTH * float(np.ptp(values)), 1e-9)
+        return cls(float(median), max(float(high - median), least))
 
     def __call__(self, values: Array) -> Array:
         scaled = (values - self.median) / self.width
@@ -247,17 +269,26 @@ def _last_fit(count: int) -> int:
 
 
 def _most_promising(encoding: SpaceEncoding, model: RungModel, rng: np.random.Generator) -> Rows:
-    """The row of highest expected improvement: of even draws, then ever nearer to the best."""
-    best_mean = model.predict(model.rows[-1])[0].max()
+    """The row that promises most: of even draws, then ever nearer to the best."""
+    best_mean = float(model.predict(model.rows[-1])[0].max())
     means = model.predict(model.rows[0])[0]
     good = model.rows[0][np.argsort(-means, kind="stable")[:_GOOD]]
     rows = np.vstack([encoding.sample(rng, _EVEN), encoding.neighbours(good, rng, _NEAR, 0.15)])
     for scale in (0.08, 0.04):
-        order = np.argsort(-_log_improvement(*model.predict(rows), best_mean), kind="stable")
-        best = rows[order[:6]]
+        best = rows[np.argsort(-_promise(model, rows, best_mean), kind="stable")[:6]]
         rows = np.vstack([best, encoding.neighbours(best, rng, _REFINED, scale)])
-    best_row: Rows = rows[np.argmax(_log_improvement(*model.predict(rows), best_mean))]
+    best_row: Rows = rows[np.argmax(_promise(model, rows, best_mean))]
     return best_row
+
+
+def _promise(model: RungModel, rows: Rows, best_mean: float) -> Array:
+    """Logarithm of the expected improvement; what was as good as tried comes last.
+
+    Without that rule a search spends its end on copies of its best trial, which crowd each other out of
+    the best third at a rung.
+    """
+    tried = model.closeness(rows) > _TOO_CLOSE
+    return _log_improvement(*model.predict(rows), best_mean) - _PENALTY * tried
 
 
 def _log_improvement(mean: Array, deviation: Array, best: float) -> Array:
