@@ -25,6 +25,7 @@ format: $(READY)
 
 bench-policy: $(READY)  ## how soon each policy finds a good recipe, in recorded learning curves; goes on where it was
 	$(BIN)/python -m tests.benchmarks.policy
+	$(BIN)/python -m tests.benchmarks.policy --smooth
 
 lock: $(READY)  ## pinned with hashes, for Linux and macOS and Python 3.11 to 3.13, without addresses
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \

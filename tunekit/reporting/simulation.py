@@ -18,7 +18,7 @@ from tunekit.errors import SearchError
 from tunekit.history import History
 from tunekit.paths import SearchPaths
 from tunekit.space import load_space
-from tunekit.tuning.policy import SAMPLERS, SCHEDULERS, SearchPolicy
+from tunekit.tuning.policy import SAMPLERS, SCHEDULERS, Decision, SearchPolicy, Suggestion
 from tunekit.tuning.progress import duration
 from tunekit.tuning.replay import Curves, Replay, records_of, replay
 from tunekit.tuning.settings import SearchSettings
@@ -195,7 +195,27 @@ def _replay(recording: Recording, way: Combination, seed: int, workers: int) -> 
         sampler=way.sampler,
         scheduler=way.scheduler,
     )
-    return replay(policy, recording.curves, workers, recording.epochs)
+    bounded = _Bounded(policy, recording.trials)
+    return replay(bounded, recording.curves, workers, recording.epochs, recording.best_value)
+
+
+@dataclass(frozen=True)
+class _Bounded:
+    """A policy that suggests no more trials than the search had."""
+
+    policy: SearchPolicy
+    trials: int
+
+    def next(self) -> Suggestion:
+        if not self.policy.has_next(self.trials):
+            raise SearchError(f"all {self.trials} trials were suggested")
+        return self.policy.next(self.trials)
+
+    def report(self, trial_id: int, epoch: int, value: float) -> Decision:
+        return self.policy.report(trial_id, epoch, value)
+
+    def fail(self, trial_id: int, epoch: int, reason: str) -> None:
+        self.policy.fail(trial_id, epoch, reason)
 
 
 def _finding(recording: Recording, way: Combination, replays: Sequence[Replay]) -> Finding:

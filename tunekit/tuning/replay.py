@@ -136,7 +136,9 @@ class Replay:
         return next((step for step in self.steps if step.value >= value), None)
 
 
-def replay(policy: Policy, curves: Curves, workers: int, budget_epochs: int) -> Replay:
+def replay(
+    policy: Policy, curves: Curves, workers: int, budget_epochs: int, until: float = math.inf
+) -> Replay:
     """Let `policy` search in recorded curves, as fast as it can think.
 
     Epochs finish in the order of virtual time, each after the seconds that were recorded for it, so a
@@ -145,10 +147,11 @@ def replay(policy: Policy, curves: Curves, workers: int, budget_epochs: int) -> 
     Args:
         workers: trials that run at the same time, at least 1.
         budget_epochs: finished epochs, of all trials together, after which it ends.
+        until: a value with which it ends sooner.
     """
     running = _Running(policy, curves)
     idle = workers
-    while running.epochs < budget_epochs:
+    while running.epochs < budget_epochs and running.best < until:
         while idle and running.start_one():
             idle -= 1
         if not running.queue:
@@ -179,6 +182,11 @@ class _Running:
         self.steps: list[Step] = []
         self.suggestion_seconds: list[float] = []
         self._begun = 0
+
+    @property
+    def best(self) -> float:
+        """The incumbent's latest value."""
+        return self.steps[-1].value if self.steps else -math.inf
 
     def start_one(self) -> bool:
         """Ask the policy for a trial; whether there was one."""

@@ -11,13 +11,21 @@ results/curves-resnet-digits.json.gz. They come from a search without early stop
     .venv/bin/python -m tests.benchmarks.policy.record results/curves results/curves-resnet-digits.json.gz \
         --hardware "2 cores of ..."
 
+That is one table of 400 recipes, replayed by nearest neighbour. A second family of curves is smooth, so that
+any recipe has its own: those of a model (smooth.py) for each of five tasks, fitted on 200 recorded recipes of
+small networks, in results/curves-small-networks-*.json.gz (recorded by small_networks.py).
+
+    .venv/bin/python -m tests.benchmarks.policy --smooth --seeds 4
+
 Every method searches them in the same virtual-clock loop (`tunekit.tuning.replay`) with 4 workers, for as
-many epochs as 40 full trainings have. A proposed recipe behaves like the recorded one nearest to it.
+many epochs as 40 full trainings have. In the recorded curves a proposed recipe behaves like the one nearest
+to it.
 
 Regret. At any time each method's incumbent is the trial whose latest value is highest, whatever the
 epoch, and it is scored by what its *recipe* had after the last epoch: a method that stops early is not
 punished for an incumbent that is not trained to its end yet, and no method is rewarded for a lucky epoch.
-Normalised regret in %: 0 is the best recipe of the table by that score, 100 the median one. The stock
+Normalised regret in %: 0 is the best recipe of the table by that score, 100 the median one; in smooth curves
+the best and the median of 1,500 random recipes, so that a better one than these has less than 0. The stock
 combination's result counts as reached at the epoch from which on the incumbent was as good until the end.
 
 BOHB, MOBSTER and CQR are those of Syne Tune 0.14.2; later versions dropped MOBSTER. It needs NumPy 1.26,
@@ -27,6 +35,7 @@ the file of --out (`results/policy-benchmark.json`). Without it, its rows say "n
     python3.11 -m venv .venv-syne-tune
     .venv-syne-tune/bin/pip install --editable ".[benchmark]"
     .venv-syne-tune/bin/python -m tests.benchmarks.policy --methods bohb mobster cqr
+    .venv-syne-tune/bin/python -m tests.benchmarks.policy --methods bohb mobster --smooth
     make bench-policy
 
 (The two packages that these methods need are enough, with PYTHONPATH=. instead of the editable

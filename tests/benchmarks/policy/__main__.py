@@ -1,4 +1,4 @@
-"""Replays the table of learning curves under every method and prints how they compare, in Markdown.
+"""Replays tables of learning curves under every method and prints how they compare, in Markdown.
 
 What is measured, and how to get Syne Tune: see tests/benchmarks/policy/__init__.py.
 """
@@ -10,16 +10,25 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks.policy.comparison import Outcome, markdown
+from tests.benchmarks.policy.comparison import Outcome, Replays, markdown
 from tests.benchmarks.policy.methods import METHODS, installed, method, suggestion_ms_after
-from tests.benchmarks.policy.record import curves_of, read_table
-from tests.benchmarks.policy.runs import TRAININGS, WORKERS, Task, key_of, replayed
+from tests.benchmarks.policy.record import Table, read_table
+from tests.benchmarks.policy.runs import TRAININGS, WORKERS, Task, curves_for, key_of, replayed
+from tests.benchmarks.policy.smooth import REFERENCES
 from tunekit.errors import SearchError, nearest
 from tunekit.paths import atomic_write
+from tunekit.tuning.replay import Floats
+
+TABLES = [Path("results/curves-resnet-digits.json.gz")]
+SMOOTH_TABLES = [
+    Path(f"results/curves-small-networks-{task}.json.gz")
+    for task in ("cifar", "hard", "mnist", "animal", "imb")
+]
 
 _LONG_HISTORY = 500  # trials
 
@@ -27,19 +36,21 @@ _LONG_HISTORY = 500  # trials
 def main() -> None:
     """Replay what is not known yet, then print."""
     arguments = _arguments()
-    every = [(arguments.table, name, seed) for name in arguments.methods for seed in range(arguments.seeds)]
-    tasks: dict[str, Task] = {key_of(task): task for task in every}
+    every = product(arguments.tables, arguments.methods, range(arguments.seeds))
+    tasks = {key_of(task): task for task in (Task(*row, arguments.smooth) for row in every)}
     known = _known(arguments.out)
-    todo = {key: task for key, task in tasks.items() if key not in known and installed(task[1])}
-    for number, (key, outcome) in enumerate(replayed(todo), start=1):
+    todo = {key: task for key, task in tasks.items() if key not in known and installed(task.method)}
+    for number, (key, outcome) in enumerate(replayed(todo, arguments.processes), start=1):
         known = {**_known(arguments.out), key: outcome}  # another environment may write there too
         with atomic_write(arguments.out) as temporary:
             temporary.write_text(json.dumps(known))
-        print(f"Replayed {number} of {len(todo)}: {tasks[key][1]}, seed {tasks[key][2]}", file=sys.stderr)
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in arguments.methods}
-    for key, (_, name, _) in tasks.items():
-        outcomes[name] += [known[key]] if key in known else []
-    _print(arguments.table, outcomes)
+        table, name, seed, _ = tasks[key]
+        print(f"Replayed {number} of {len(todo)}: {name}, {table.name}, seed {seed}", file=sys.stderr)
+    outcomes: dict[str, list[list[Outcome]]] = {}
+    for name, table in product(arguments.methods, arguments.tables):
+        keys = [key for key, task in tasks.items() if (task.method, task.table) == (name, table)]
+        outcomes.setdefault(name, []).append([known[key] for key in keys if key in known])
+    _print(arguments, outcomes)
 
 
 def _known(out: Path) -> dict[str, Outcome]:
@@ -50,7 +61,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.policy")
     usual = [name for name, row in METHODS.items() if row.usual]
     others = ", ".join(name for name in METHODS if name not in usual)
-    parser.add_argument("--seeds", type=int, default=20, help="replays of each method (default: 20)")
+    parser.add_argument("--seeds", type=int, help="replays of each method and table (default: 20; smooth: 4)")
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -58,7 +69,9 @@ def _arguments() -> argparse.Namespace:
         metavar="METHOD",
         help=f"default: {' '.join(usual)}; others: {others}, or any SAMPLER+SCHEDULER[@GRACE] of tunekit",
     )
-    parser.add_argument("--table", type=Path, default=Path("results/curves-resnet-digits.json.gz"))
+    parser.add_argument("--smooth", action="store_true", help="in smooth curves, fitted on the tables")
+    parser.add_argument("--tables", nargs="+", type=Path, help="default: resnet-digits or small-networks-*")
+    parser.add_argument("--processes", type=int, default=2, help="that replay (default: %(default)s)")
     parser.add_argument(
         "--out",
         type=Path,
@@ -66,19 +79,22 @@ def _arguments() -> argparse.Namespace:
         help="what was replayed, so that an interrupted benchmark goes on (default: %(default)s)",
     )
     arguments = parser.parse_args()
-    if mistake := _mistake(arguments.table, arguments.methods):
+    arguments.seeds = arguments.seeds or (4 if arguments.smooth else 20)
+    arguments.tables = arguments.tables or (SMOOTH_TABLES if arguments.smooth else TABLES)
+    if mistake := _mistake(arguments.tables, arguments.methods):
         parser.error(mistake)
     return arguments
 
 
-def _mistake(table: Path, names: Sequence[str]) -> str | None:
+def _mistake(tables: Sequence[Path], names: Sequence[str]) -> str | None:
     """What is wrong with the arguments, in one line."""
-    if not table.is_file():
-        return f"{table} is not there: see tests/benchmarks/policy/__init__.py"
+    for table in tables:
+        if not table.is_file():
+            return f"{table} is not there: see tests/benchmarks/policy/__init__.py"
     for name in names:
         try:
             if method(name).library == "tunekit":
-                method(name).make(curves_of(read_table(table)), 0)
+                method(name).make(curves_for(tables[0], smooth=False), 0)
         except KeyError:
             return f"no method {name!r}{nearest(name, METHODS)}"
         except SearchError as error:
@@ -86,23 +102,36 @@ def _mistake(table: Path, names: Sequence[str]) -> str | None:
     return None
 
 
-def _print(table: Path, outcomes: Mapping[str, list[Outcome]]) -> None:
-    recorded = read_table(table)
-    curves = curves_of(recorded)
-    best, middle = float(curves.final.max()), float(np.median(curves.final))
-    error = 100 * math.sqrt(best * (1 - best) / recorded["val_images"]) / (best - middle)
-    failed = sum(record.failed_at is not None for record in curves.records)
+def _print(arguments: argparse.Namespace, outcomes: Mapping[str, Replays]) -> None:
+    tables = [read_table(path) for path in arguments.tables]
+    curves = [curves_for(path, arguments.smooth) for path in arguments.tables]
+    for table, of_table in zip(tables, curves, strict=True):
+        print(_conditions(table, of_table.final, arguments.smooth))
+    budget = TRAININGS * curves[0].epochs
+    seeds = max(len(replays) for by_table in outcomes.values() for replays in by_table)
     print(
-        f"{len(curves.records)} random recipes ({failed} of which failed) x {curves.epochs} epochs on "
-        f"{recorded['dataset']}, recorded on {recorded['hardware']}; last validation accuracy: best "
-        f"{best:.4f}, median {middle:.4f}. {WORKERS} simulated workers, budget {TRAININGS} full trainings, "
-        f"{max(map(len, outcomes.values()))} seeds. Normalised regret in %: mean and its 95 % interval; the "
-        f"standard error of the best recipe's accuracy is worth {error:.1f} of it.\n"
+        f"\n{WORKERS} simulated workers, budget {TRAININGS} full trainings ({budget} epochs), {seeds} seeds"
+        f"{' for each table' if len(tables) > 1 else ''}. Normalised regret in %: mean and 95 % interval.\n"
     )
-    titles = {name: method(name).title for name in outcomes}
-    print(markdown(outcomes, titles, TRAININGS * curves.epochs))
-    long = suggestion_ms_after(_LONG_HISTORY, curves)
-    print(f"\nA suggestion of tunekit with {_LONG_HISTORY} trials in the history: median {long:.0f} ms.")
+    print(markdown(outcomes, {name: method(name).title for name in outcomes}, budget))
+    if not arguments.smooth:
+        long = suggestion_ms_after(_LONG_HISTORY, curves[0])
+        print(f"\nA suggestion of tunekit with {_LONG_HISTORY} trials in the history: median {long:.0f} ms.")
+
+
+def _conditions(table: Table, final: Floats, smooth: bool) -> str:
+    """What a table holds and what regret means there."""
+    recipes = table["recipes"]
+    best, middle = float(final.max()), float(np.median(final))
+    error = 100 * math.sqrt(best * (1 - best) / table["val_images"]) / (best - middle)
+    failed = sum("failed_at" in recipe for recipe in recipes)
+    noise = f"; the standard error of the best recipe's accuracy is worth {error:.1f} % of regret"
+    references = f" of {REFERENCES} random recipes in the smooth curves"
+    return (
+        f"- {table['dataset'].removesuffix('.')}: {len(recipes)} random recipes ({failed} of which failed) x "
+        f"{table['epochs']} epochs, recorded on {table['hardware']}. Last validation accuracy"
+        f"{references if smooth else ''}: best {best:.4f}, median {middle:.4f}{'' if smooth else noise}."
+    )
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tunekit.tuning.replay import Curves
+from tunekit.tuning.replay import Floats
 
 Outcome = Mapping[str, Any]
 """One replay: `epochs` when the incumbent changed, its `regret` from then on, `trials`, `suggestion_ms`."""
+
+Replays = Sequence[Sequence[Outcome]]
+"""Of a method: for each table an outcome a seed."""
 
 _SHARES = (0.25, 0.5, 1.0)  # of the budget
 _STOCK = "ray"
@@ -21,10 +24,10 @@ _HEAD = (
 )
 
 
-def regret_of(curves: Curves, record: int) -> float:
-    """Of a recipe's last value, in %: 0 is the best recipe of the table, 100 the median one."""
-    best, middle = float(curves.final.max()), float(np.median(curves.final))
-    return round(100 * (best - float(curves.final[record])) / (best - middle), 3)
+def regret_of(value: float, references: Floats) -> float:
+    """Of a recipe's last value, in %: 0 is the best of the references, 100 their median."""
+    best, middle = float(references.max()), float(np.median(references))
+    return round(100 * (best - float(value)) / (best - middle), 3)
 
 
 def regret_at(outcome: Outcome, epochs: float) -> float:
@@ -50,31 +53,40 @@ def interval(figures: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def markdown(outcomes: Mapping[str, Sequence[Outcome]], titles: Mapping[str, str], budget: int) -> str:
-    """A row a method.
+def markdown(outcomes: Mapping[str, Replays], titles: Mapping[str, str], budget: int) -> str:
+    """A row a method, over all tables.
 
     Args:
-        outcomes: by method, one for each seed; none if its library is not installed.
+        outcomes: by method; no replays if its library is not installed.
         titles: of the methods.
         budget: in epochs.
     """
-    stock = outcomes.get(_STOCK, ())
-    target = float(np.mean([regret_at(outcome, budget) for outcome in stock])) if stock else None
-    rows = [_row(titles[name], replays, budget, target) for name, replays in outcomes.items()]
+    targets = [_mean_regret(stock, budget) if stock else None for stock in outcomes.get(_STOCK, ())]
+    counts = {name: sum(map(len, replays)) for name, replays in outcomes.items()}
+    most = max(counts.values())
+    rows = []
+    for name, replays in outcomes.items():
+        fewer = f" ({counts[name]} replays)" if 0 < counts[name] < most else ""
+        rows.append(_row(titles[name] + fewer, replays, budget, targets))
     return "\n".join((_HEAD, *rows))
 
 
-def _row(title: str, replays: Sequence[Outcome], budget: int, target: float | None) -> str:
+def _row(title: str, tables: Replays, budget: int, targets: Sequence[float | None]) -> str:
+    replays = [outcome for outcomes in tables for outcome in outcomes]
     if not replays:
         return f"| {title} | not installed | | | | | |"
     cells = [_mean([regret_at(outcome, share * budget) for outcome in replays]) for share in _SHARES]
-    cells.append(
-        "" if target is None else _epochs([epochs_to(outcome, target) for outcome in replays], budget)
-    )
+    aims = [(aim, replay) for aim, table in zip(targets, tables, strict=False) for replay in table]
+    reached = [epochs_to(replay, aim) for aim, replay in aims if aim is not None]
+    cells.append(_epochs(reached, budget) if reached else "")
     cells.append(f"{np.median([outcome['trials'] for outcome in replays]):.0f}")
     times = np.concatenate([outcome["suggestion_ms"] for outcome in replays])
     cells.append(f"{np.median(times):.1f} ms, {np.percentile(times, 95):.0f} ms")
     return f"| {title} | {' | '.join(cells)} |"
+
+
+def _mean_regret(replays: Sequence[Outcome], epochs: int) -> float:
+    return float(np.mean([regret_at(outcome, epochs) for outcome in replays]))
 
 
 def _mean(figures: Sequence[float]) -> str:
@@ -83,7 +95,7 @@ def _mean(figures: Sequence[float]) -> str:
 
 
 def _epochs(figures: Sequence[float], budget: int) -> str:
-    """The median over seeds, and how many never got there."""
+    """The median over replays, and how many never got there."""
     middle, missed = float(np.median(figures)), sum(map(math.isinf, figures))
     words = f"{middle:.0f}" if math.isfinite(middle) else f"over {budget}"
     return f"{words} ({missed} of {len(figures)} never)" if missed else words

@@ -1,4 +1,4 @@
-"""Replays of methods and seeds, in two processes."""
+"""Replays of methods and seeds, in processes of their own."""
 
 from __future__ import annotations
 
@@ -12,46 +12,62 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.benchmarks.policy.comparison import Outcome, regret_of
 from tests.benchmarks.policy.methods import method, sources
 from tests.benchmarks.policy.record import curves_of, read_table
-from tunekit.tuning.replay import replay
+from tests.benchmarks.policy.smooth import SmoothCurves, model_of
+from tunekit.tuning.replay import Curves, replay
 
 WORKERS = 4
 TRAININGS = 40  # full trainings that the budget would pay for
 
-Task = tuple[Path, str, int]  # table, method, seed
+
+class Task(NamedTuple):
+    """One replay."""
+
+    table: Path
+    method: str
+    seed: int
+    smooth: bool = False  # whether the table's recipes answer, or the model fitted on them
 
 
 def key_of(task: Task) -> str:
     """Names what was replayed: method and seed, and a digest of all that decides the outcome."""
-    table, name, seed = task
     digest = hashlib.sha256(f"{WORKERS} {TRAININGS}".encode())
-    for file in (table, Path(__file__), *sources(name)):
+    model = [Path(str(sys.modules[SmoothCurves.__module__].__file__))] if task.smooth else []
+    for file in (task.table, Path(__file__), *model, *sources(task.method)):
         digest.update(file.read_bytes())
-    return f"{name} {seed} {digest.hexdigest()[:12]}"
+    return f"{task.method} {task.seed} {digest.hexdigest()[:12]}"
 
 
-def replayed(todo: Mapping[str, Task]) -> Iterator[tuple[str, Outcome]]:
-    """Outcomes by key, as they come, from two processes."""
+def curves_for(table: Path, smooth: bool) -> Curves:
+    """What answers in a replay of a table; smooth curves grow with it, so each replay needs its own."""
+    return SmoothCurves(model_of(table)) if smooth else curves_of(read_table(table))
+
+
+def replayed(todo: Mapping[str, Task], processes: int) -> Iterator[tuple[str, Outcome]]:
+    """Outcomes by key, as they come."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(_outcome, *task): key for key, task in todo.items()}
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(_outcome, task): key for key, task in todo.items()}
         for future in as_completed(futures):
             yield futures[future], future.result()
 
 
-def _outcome(table: Path, name: str, seed: int) -> Outcome:
+def _outcome(task: Task) -> Outcome:
     warnings.simplefilter("ignore")  # of the libraries that are compared
-    curves = curves_of(read_table(table))
+    curves = curves_for(task.table, task.smooth)
+    references = curves.final  # without the recipes that this replay adds
     with redirect_stdout(sys.stderr):
-        found = replay(method(name).make(curves, seed), curves, WORKERS, TRAININGS * curves.epochs)
+        policy = method(task.method).make(curves, task.seed)
+        found = replay(policy, curves, WORKERS, TRAININGS * curves.epochs)
     # A new value of the same recipe changes nothing here.
     changes = [next(steps) for _, steps in groupby(found.steps, key=lambda step: step.record)]
     return {
         "epochs": [step.epochs for step in changes],
-        "regret": [regret_of(curves, step.record) for step in changes],
+        "regret": [regret_of(curves.final[step.record], references) for step in changes],
         "trials": found.trials,
         "suggestion_ms": [round(1000 * seconds, 3) for seconds in found.suggestion_seconds],
     }

@@ -1,16 +1,23 @@
 """The benchmark's own parts: its table on disk, its figures, and the order in which peers are called."""
 
 import math
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from optuna.pruners import HyperbandPruner, NopPruner
 from optuna.trial import TrialState
+from scipy.stats import spearmanr
 
-from tests.benchmarks.policy.comparison import epochs_to, interval, markdown, regret_at, regret_of
+from tests.benchmarks.policy import small_networks
+from tests.benchmarks.policy.__main__ import SMOOTH_TABLES
+from tests.benchmarks.policy.comparison import Replays, epochs_to, interval, markdown, regret_at, regret_of
 from tests.benchmarks.policy.methods import METHODS, method
 from tests.benchmarks.policy.peers import OptunaStudy, RayTune
 from tests.benchmarks.policy.record import curves_of, read_table, table_of, write_table
+from tests.benchmarks.policy.runs import Task, key_of
+from tests.benchmarks.policy.smooth import REFERENCES, SmoothCurves, model_of
 from tests.search_on_disk import lay_down_search
 from tunekit.history import Event, History
 from tunekit.space import SearchSpace
@@ -18,6 +25,8 @@ from tunekit.tuning.replay import Curves, Record, replay
 
 SPACE = SearchSpace.from_dict({"space": {"optim.lr": {"low": 1e-3, "high": 1.0, "log": True}}})
 OUTCOME = {"epochs": [5, 20, 30], "regret": [80.0, 10.0, 12.0], "trials": 9, "suggestion_ms": [1.0, 2.0, 3.0]}
+HARD = next(table for table in SMOOTH_TABLES if "hard" in table.name)
+CURVES = curves_of(read_table(HARD))
 
 
 def rising(count: int, epochs: int) -> Curves:
@@ -57,7 +66,7 @@ def test_a_table_holds_what_was_recorded(tmp_path: Path) -> None:
 
 def test_regret_is_zero_for_the_best_recipe_and_100_for_the_median_one() -> None:
     curves = rising(5, epochs=2)
-    assert [regret_of(curves, index) for index in range(5)] == [200.0, 150.0, 100.0, 50.0, 0.0]
+    assert [regret_of(value, curves.final) for value in curves.final] == [200.0, 150.0, 100.0, 50.0, 0.0]
 
 
 def test_the_incumbent_counts_that_was_there_by_then() -> None:
@@ -85,7 +94,7 @@ def test_an_interval_holds_the_mean_and_narrows_with_more_seeds() -> None:
 
 def test_the_table_says_who_never_got_there_and_what_is_not_installed() -> None:
     never = {**OUTCOME, "regret": [80.0, 60.0, 50.0]}
-    outcomes = {"ray": [OUTCOME], "random": [OUTCOME, never, never], "bohb": []}
+    outcomes: dict[str, Replays] = {"ray": [[OUTCOME] * 3], "random": [[OUTCOME, never, never]], "bohb": [[]]}
     rows = markdown(outcomes, {"ray": "Ray", "random": "Random", "bohb": "BOHB"}, 40).splitlines()[2:]
     assert (
         rows[0]
@@ -93,6 +102,13 @@ def test_the_table_says_who_never_got_there_and_what_is_not_installed() -> None:
     )
     assert "| over 40 (2 of 3 never) |" in rows[1]
     assert rows[2] == "| BOHB | not installed | | | | | |"
+
+
+def test_each_table_has_a_target_of_its_own() -> None:
+    better = {**OUTCOME, "regret": [80.0, 5.0, 1.0]}
+    outcomes = {"ray": [[OUTCOME], [better], []], "random": [[OUTCOME], [OUTCOME], []]}
+    row = markdown(outcomes, {"ray": "Ray", "random": "Random"}, 40).splitlines()[3]
+    assert "| over 40 (1 of 2 never) |" in row  # epoch 20 in the first table, never in the second
 
 
 def test_methods_are_found_by_name_and_by_parts() -> None:
@@ -108,7 +124,7 @@ def test_methods_find_a_good_recipe(name: str) -> None:
     curves = rising(30, epochs=9)
     found = replay(method(name).make(curves, 0), curves, workers=4, budget_epochs=180)
     incumbent = found.incumbent(180)
-    assert incumbent is not None and regret_of(curves, incumbent) < 50
+    assert incumbent is not None and regret_of(curves.final[incumbent], curves.final) < 50
 
 
 def test_optuna_hears_of_pruned_and_completed_trials() -> None:
@@ -122,6 +138,47 @@ def test_optuna_hears_of_pruned_and_completed_trials() -> None:
             complete = trial.state == TrialState.COMPLETE
             assert complete or trial.state == TrialState.PRUNED
             assert (trial.last_step == 9) is complete
+
+
+def test_a_small_network_is_trained_as_it_was_recorded(tmp_path: Path) -> None:
+    fresh = small_networks.recorded("hard", tmp_path, count=1)[0]
+    known = read_table(HARD)["recipes"][0]
+    assert fresh["params"] == pytest.approx(known["params"])
+    assert np.abs(np.subtract(fresh["values"], known["values"])).mean() < 0.02
+    table = small_networks.table_of("hard", [fresh], "2 cores")
+    assert {**read_table(HARD), **table}.keys() == table.keys()
+    assert SearchSpace.from_dict(tomllib.loads(table["space"])).parameters == CURVES.space.parameters
+
+
+def test_smooth_curves_follow_the_recorded_ones() -> None:
+    smooth = SmoothCurves(model_of(HARD))
+    places = [smooth.nearest(record.params) for record in CURVES.records]
+    assert spearmanr(smooth.final[places], CURVES.final).statistic > 0.9
+    assert np.abs(smooth.values[places] - CURVES.values).mean() < 0.02
+
+
+def test_smooth_curves_know_every_recipe_and_move_little_with_it() -> None:
+    smooth = SmoothCurves(model_of(HARD))
+    recipe = dict(CURVES.records[0].params)
+    first, again = smooth.nearest(recipe), smooth.nearest(recipe)
+    nearby = smooth.nearest({**recipe, "lr": 1.001 * float(recipe["lr"])})
+    assert (smooth.values[first] == smooth.values[again]).all()
+    assert 0 < abs(smooth.final[first] - smooth.final[nearby]) < 0.001
+    assert ((smooth.values > 0) & (smooth.values < 1)).all()
+
+
+def test_a_replay_in_smooth_curves_is_measured_by_random_recipes() -> None:
+    smooth = SmoothCurves(model_of(HARD))
+    references = smooth.final
+    found = replay(method("random+asha").make(smooth, 0), smooth, workers=4, budget_epochs=520)
+    incumbent = found.incumbent(520)
+    assert incumbent is not None and incumbent >= len(references) == REFERENCES
+    assert regret_of(smooth.final[incumbent], references) < 60
+    assert len(smooth.records) == REFERENCES + found.trials
+
+
+def test_smooth_and_recorded_curves_are_cached_apart() -> None:
+    assert key_of(Task(HARD, "random", 0)) != key_of(Task(HARD, "random", 0, smooth=True))
 
 
 @pytest.mark.slow
