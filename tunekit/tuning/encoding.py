@@ -41,7 +41,7 @@ class SpaceEncoding:
         return {name: values[name] for name in self._space.parameters if name in values}
 
     def sample(self, rng: np.random.Generator, count: int) -> Rows:
-        """Rows drawn evenly from the space, shape (count, parameters)."""
+        """Rows drawn evenly (the ends of a stepped range half as often), shape (count, parameters)."""
         return self._without_inactive(self._scaled(rng.random((count, len(self._parameters)))))
 
     def neighbours(self, rows: Rows, rng: np.random.Generator, count: int, scale: float) -> Rows:
