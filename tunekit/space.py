@@ -32,6 +32,10 @@ from tunekit.errors import RecipeError, SpaceError, nearest
 from tunekit.recipe import RECIPE_KEYS, Recipe, Value, check_value
 
 ROLES = ("scientific", "nuisance")
+
+Params = Mapping[str, Value]
+"""What a space proposes: a value for each of its keys that is active."""
+
 _PARAMETER_FIELDS = {"low", "high", "log", "step", "choices", "when", "role"}
 _TABLES = {"fixed", "space", "baseline", "baselines", "description"}
 

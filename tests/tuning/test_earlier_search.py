@@ -22,7 +22,8 @@ from tunekit.space import Baseline, SearchSpace
 from tunekit.tracking.server import tracking_uri
 from tunekit.tuning.begin import begin_search
 from tunekit.tuning.earlier_search import earlier_searches, find_earlier, keep_memory, read_earlier
-from tunekit.tuning.policy import EarlierSearch, SearchPolicy
+from tunekit.tuning.evidence import EarlierSearch
+from tunekit.tuning.policy import SearchPolicy
 from tunekit.tuning.progress import QuietView
 from tunekit.tuning.settings import SearchSettings
 

@@ -9,21 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.tuning.made_up import SPACE
 from tunekit.errors import SearchError
 from tunekit.history import Event, History
 from tunekit.space import Baseline, SearchSpace
 from tunekit.tuning.policy import SAMPLERS, SCHEDULERS, SearchPolicy, Suggestion
-
-SPACE = SearchSpace.from_dict(
-    {
-        "space": {
-            "x": {"low": 0.0, "high": 1.0},
-            "y": {"low": 0.0, "high": 1.0},
-            "kind": {"choices": ["a", "b"]},
-            "z": {"low": 0.0, "high": 1.0, "when": {"kind": ["a"]}},
-        }
-    }
-)
 
 ONE_KEY = SearchSpace.from_dict({"space": {"optim.lr": {"low": 1e-3, "high": 1.0, "log": True}}})
 

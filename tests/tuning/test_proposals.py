@@ -6,12 +6,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from tests.tuning.made_up import SPACE, drawn, hill, number, search
 from tests.tuning.test_policy import Simulation, policy, rebuilt_from, rising
-from tests.tuning.test_rung_model import SPACE, Params, drawn, hill, number, search
 from tunekit.recipe import Value
+from tunekit.space import Params
+from tunekit.tuning.evidence import Evidence, Observation
 from tunekit.tuning.policy import Suggestion
 from tunekit.tuning.proposals import SAMPLERS, propose
-from tunekit.tuning.rung_model import Evidence, Observation
 
 TRUTH = hill(0.7, 0.3)
 ENOUGH = search(drawn(24, 0), (3, 24, lambda params: 0.5 * TRUTH(params)), (9, 17, TRUTH), (27, 5, TRUTH))

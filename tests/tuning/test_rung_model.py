@@ -1,55 +1,19 @@
 """The model over all rungs: made-up values at made-up rungs, no training."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
-from tunekit.recipe import Value
-from tunekit.space import SearchSpace
+from tests.tuning.made_up import SPACE, drawn, hill, number, search
+from tunekit.space import Params
 from tunekit.tuning.encoding import SpaceEncoding
+from tunekit.tuning.evidence import Evidence, Observation
 from tunekit.tuning.gaussian_process import Array
-from tunekit.tuning.rung_model import Evidence, Observation, RungModel, suggest_by_model
-from tunekit.tuning.samplers import suggest_random
+from tunekit.tuning.rung_model import RungModel, suggest_by_model
 
-Params = Mapping[str, Value]
-
-SPACE = SearchSpace.from_dict(
-    {
-        "space": {
-            "x": {"low": 0.0, "high": 1.0},
-            "y": {"low": 0.0, "high": 1.0},
-            "kind": {"choices": ["a", "b"]},
-            "z": {"low": 0.0, "high": 1.0, "when": {"kind": ["a"]}},
-        }
-    }
-)
 ENCODING = SpaceEncoding(SPACE)
-
-
-def number(params: Params, key: str) -> float:
-    value = params.get(key, math.nan)
-    assert not isinstance(value, str)
-    return float(value)
-
-
-def hill(x: float, y: float) -> Callable[[Params], float]:
-    """Highest, 0, at (x, y)."""
-    return lambda params: -((number(params, "x") - x) ** 2) - (number(params, "y") - y) ** 2
-
-
-def drawn(count: int, seed: int, **fixed: Value) -> list[Params]:
-    return [{**suggest_random(SPACE, 1000 * seed + number), **fixed} for number in range(count)]
-
-
-def search(recipes: Sequence[Params], *rungs: tuple[int, int, Callable[[Params], float]]) -> Evidence:
-    """The first so many recipes have a value at each rung: (epoch, how many, value)."""
-    trials = [
-        Observation(params, {epoch: value(params) for epoch, count, value in rungs if place < count})
-        for place, params in enumerate(recipes)
-    ]
-    return Evidence(tuple(trials), tuple(epoch for epoch, _, _ in rungs))
 
 
 def rows(recipes: Sequence[Params]) -> Array:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tunekit.models.initial_weights import initialise
 from tunekit.models.network import Parts
+from tunekit.models.random_weights import initialise
 
 _WIDTHS = (16, 32, 64)
 _BLOCKS = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet56": 9}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tunekit.models.initial_weights import initialise
 from tunekit.models.network import Parts
+from tunekit.models.random_weights import initialise
 
 _STEM = ("conv1", "conv2", "conv3")
 _AUX_CHANNELS = {"inception4a": 512, "inception4d": 528}

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from tunekit.models.initial_weights import initialise
 from tunekit.models.network import Parts
+from tunekit.models.random_weights import initialise
 
 _PADDED_UP_TO = 28  # pixels: MNIST's 28 px are padded to the paper's 32
 

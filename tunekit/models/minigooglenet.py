@@ -12,8 +12,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from tunekit.models.initial_weights import initialise
 from tunekit.models.network import Parts
+from tunekit.models.random_weights import initialise
 
 # Channels of the 1x1 and 3x3 branch of each inception module; a downsample module ends a stage.
 _STAGES = (

@@ -6,8 +6,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from tunekit.models.initial_weights import initialise
 from tunekit.models.network import Parts
+from tunekit.models.random_weights import initialise
 
 _HIDDEN = 256
 

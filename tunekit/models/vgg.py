@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from tunekit.models.initial_weights import initialise
 from tunekit.models.network import Parts
+from tunekit.models.random_weights import initialise
 
 _LAYOUTS = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from tunekit.errors import SearchError
 from tunekit.history import History, Trial
 from tunekit.paths import SearchPaths, find_search
-from tunekit.space import SearchSpace, load_space
-from tunekit.tuning.policy import EarlierSearch, Params, evidence_of, policy_of, recipe_of
+from tunekit.space import Params, SearchSpace, load_space
+from tunekit.tuning.evidence import EarlierSearch, evidence_of
+from tunekit.tuning.policy import policy_of, recipe_of
 from tunekit.tuning.settings import SearchSettings
 
 _BEST = 5  # recipes that a new search tries first

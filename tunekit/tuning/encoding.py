@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunekit.recipe import Value
-from tunekit.space import Parameter, SearchSpace
+from tunekit.space import Parameter, Params, SearchSpace
 
 Rows = NDArray[np.float64]
 
@@ -28,7 +27,7 @@ class SpaceEncoding:
         self.choice = np.array([bool(parameter.choices) for parameter in self._parameters])
         self._choices = np.array([len(parameter.choices) for parameter in self._parameters])
 
-    def encode(self, params: Mapping[str, Value]) -> Rows:
+    def encode(self, params: Params) -> Rows:
         """One row, shape (parameters,)."""
         return np.array([_unit(p, params[p.name]) if p.name in params else np.nan for p in self._parameters])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -18,10 +18,10 @@ import numpy as np
 from tunekit.errors import SearchError, nearest
 from tunekit.history import Event, History, Trial
 from tunekit.recipe import Recipe, Value
-from tunekit.space import Baseline, SearchSpace
+from tunekit.space import Baseline, Params, SearchSpace
+from tunekit.tuning.evidence import EarlierSearch, Evidence, evidence_of
 from tunekit.tuning.proposals import SAMPLERS as SAMPLERS
 from tunekit.tuning.proposals import propose
-from tunekit.tuning.rung_model import Evidence, Observation
 from tunekit.tuning.samplers import suggest_random
 from tunekit.tuning.schedulers import SCHEDULERS as SCHEDULERS
 from tunekit.tuning.schedulers import Decision as Decision
@@ -34,25 +34,14 @@ _APART = 1_000_000  # between the seeds of those tries; more than a search has t
 
 _Key = frozenset[tuple[str, Value]]  # params, to be looked up
 
-Params = Mapping[str, Value]
-
 
 @dataclass(frozen=True)
 class Suggestion:
     """A trial to run: a new one, or one that goes on from its last checkpoint."""
 
     trial_id: int
-    params: Mapping[str, Value]
+    params: Params
     resumes: bool = False
-
-
-@dataclass(frozen=True)
-class EarlierSearch:
-    """A search that came before, as the space of this one sees it."""
-
-    name: str
-    best: tuple[Params, ...]  # its best recipes, best first
-    evidence: Evidence
 
 
 def recipe_of(space: SearchSpace, trial: Trial) -> Recipe:
@@ -248,7 +237,7 @@ class SearchPolicy:
         self.history.append(Event("resume", trial_id))
         return Suggestion(trial_id, dict(self.history.trials[trial_id].params), resumes=True)
 
-    def _suggest(self, params: Mapping[str, Value], **fields: Any) -> Suggestion:
+    def _suggest(self, params: Params, **fields: Any) -> Suggestion:
         trial_id = len(self.history.trials)
         self.history.append(Event("suggest", trial_id, params=dict(params), **fields))
         self._tried |= self._tried_by(self.history.trials[trial_id])
@@ -265,10 +254,10 @@ class SearchPolicy:
         """Whether every recipe that the space can propose was tried."""
         return all(_key(params) in self._tried for params in self.space.every())
 
-    def _propose_new(self, trial_id: int) -> Mapping[str, Value]:
+    def _propose_new(self, trial_id: int) -> Params:
         """A proposal that no earlier trial had: the sampler's, a random one, or any that is left."""
         draws = [trial_id + attempt * _APART for attempt in range(2 * _TRIES)]
-        proposals: Iterator[Mapping[str, Value]] = chain(
+        proposals: Iterator[Params] = chain(
             (self._propose(draw) for draw in draws[:_TRIES]),
             (suggest_random(self.space, self._draw_seed(draw)) for draw in draws[_TRIES:]),
             self.space.every(),
@@ -296,29 +285,6 @@ class SearchPolicy:
         )
 
 
-def evidence_of(
-    history: History, rungs: Sequence[int], max_epochs: int, params_of: Callable[[Trial], Params | None]
-) -> Evidence:
-    """The values of a history's recipes at its epochs of comparison.
-
-    Args:
-        history: of one search.
-        rungs: of that search.
-        max_epochs: of that search.
-        params_of: a trial's params in the space that is sampled from, or None to leave it out.
-    """
-    epochs = (*rungs, max_epochs)
-    values = {epoch: values_at(epoch, history.recipes, rungs, max_epochs) for epoch in epochs}
-    trials = (
-        Observation(
-            params, {e: values[e][trial.id] for e in epochs if trial.id in values[e]}, trial.unfinished
-        )
-        for trial in history.recipes
-        if (params := params_of(trial)) is not None
-    )
-    return Evidence(tuple(trials), epochs)
-
-
 def policy_of(
     settings: SearchSettings, space: SearchSpace, history: History, earlier: Sequence[EarlierSearch] = ()
 ) -> SearchPolicy:
@@ -338,12 +304,12 @@ def policy_of(
     )
 
 
-def params_in_space(space: SearchSpace, trial: Trial) -> Mapping[str, Value] | None:
+def params_in_space(space: SearchSpace, trial: Trial) -> Params | None:
     """What the space would have had to propose for this trial; None for a baseline outside of its ranges."""
     return space.params_of(Recipe.from_flat(trial.params)) if trial.baseline else trial.params
 
 
-def _key(params: Mapping[str, Value]) -> _Key:
+def _key(params: Params) -> _Key:
     return frozenset(params.items())
 
 

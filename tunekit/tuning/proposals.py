@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from tunekit.recipe import Value
-from tunekit.space import SearchSpace
-from tunekit.tuning.rung_model import LITTLE, Evidence, suggest_by_model
+from tunekit.space import Params, SearchSpace
+from tunekit.tuning.evidence import Evidence, with_failures_worst
+from tunekit.tuning.rung_model import suggest_by_model
 from tunekit.tuning.samplers import suggest_random, suggest_tpe
 
 SAMPLERS = ("portfolio", "rung-tpe", "random")
@@ -62,13 +63,8 @@ def _fitting_rung(evidence: Evidence) -> int | None:
     return None
 
 
-def _observed(evidence: Evidence, rung: int) -> list[tuple[Mapping[str, Value], float]]:
-    """Params and value of every trial at the rung; recipes that failed on the way to it as a little worse."""
-    values = [(trial.params, value) for trial in evidence.at(rung) if (value := trial.values[rung]) > -np.inf]
-    worst = min(value for _, value in values) - LITTLE
-    failed = [
-        trial.params
-        for trial in evidence.trials
-        if any(epoch <= rung and value == -np.inf for epoch, value in trial.values.items())
-    ]
-    return values + [(params, worst) for params in failed]
+def _observed(evidence: Evidence, rung: int) -> list[tuple[Params, float]]:
+    """Params and value of every trial at the rung; recipes that failed on the way to it as the worst."""
+    trials = [trial for trial in evidence.trials if rung in trial.values or trial.failed_by(rung)]
+    values = with_failures_worst([-np.inf if t.failed_by(rung) else t.values[rung] for t in trials])
+    return [(trial.params, float(value)) for trial, value in zip(trials, values, strict=True)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -24,6 +24,7 @@ from threadpoolctl import ThreadpoolController
 from tunekit.recipe import Value
 from tunekit.space import SearchSpace
 from tunekit.tuning.encoding import Rows, SpaceEncoding
+from tunekit.tuning.evidence import Evidence, Observation, with_failures_worst
 from tunekit.tuning.gaussian_process import Array, GaussianProcess, Hyperparameters, fit_hyperparameters
 
 _ENOUGH_AT_A_RUNG = 4
@@ -32,36 +33,10 @@ _FITTED_ON = 120  # trials from which hyperparameters are found
 _EVEN, _NEAR, _REFINED = 150, 150, 60  # candidates
 # Weight of the belief that a rung's values are those of the rung below, in trials of unit variance.
 _BELIEF = 2.0
-LITTLE = 1e-6  # a difference in value that no trial would show, but that makes a failure the worst
 _LEAST_WIDTH = 0.2  # of a rung's scale, as a share of all that its values span
 _TOO_CLOSE = 0.98  # correlation with a trial of this search from which on a candidate teaches nothing new
 _PENALTY = 20.0  # for that, in logarithms of the improvement
 _GOOD = 8  # trials around which candidates are drawn
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What a sampler may know of one trial."""
-
-    params: Mapping[str, Value]  # in the space
-    values: Mapping[int, float]  # at each epoch of comparison that it reached; -inf where the recipe failed
-    training: bool = False  # whether it is being trained, so that more values will come
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a sampler may know of one search."""
-
-    trials: tuple[Observation, ...]
-    epochs: tuple[int, ...]  # of comparison: the rungs and the last epoch, rising
-
-    def at(self, epoch: int) -> list[Observation]:
-        """The trials that have a value there."""
-        return [trial for trial in self.trials if epoch in trial.values]
-
-    def pending(self, epoch: int) -> list[Mapping[str, Value]]:
-        """Params of the trials that may still get a value there."""
-        return [trial.params for trial in self.trials if trial.training and epoch not in trial.values]
 
 
 def suggest_by_model(
@@ -236,12 +211,8 @@ def _slope(x: Array, y: Array) -> float:
 
 
 def _values(trials: Sequence[Observation], rung: int) -> Array:
-    """Values at a rung, failures as a little worse than the worst that was seen."""
-    values = np.array([trial.values.get(rung, -np.inf) for trial in trials])
-    finite = values[np.isfinite(values)]
-    worst = float(finite.min()) - LITTLE if len(finite) else 0.0
-    replaced: Array = np.maximum(values, worst)
-    return replaced
+    """Values at a rung, failures as the worst."""
+    return with_failures_worst([trial.values.get(rung, -np.inf) for trial in trials])
 
 
 def _hyperparameters(

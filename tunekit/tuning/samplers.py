@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import optuna
 from optuna.distributions import (
@@ -16,9 +16,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunekit.recipe import Value
-from tunekit.space import Parameter, SearchSpace
-
-Params = Mapping[str, Value]
+from tunekit.space import Parameter, Params, SearchSpace
 
 # Each suggestion makes a study of its own; Optuna would announce every one of them.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
