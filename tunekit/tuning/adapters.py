@@ -13,7 +13,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from tunekit.tuning.assignment import Assignment
-from tunekit.tuning.policy import SearchPolicy, Suggestion
+from tunekit.tuning.policy import Suggestion
+from tunekit.tuning.work import TrialPolicy
 
 _log = logging.getLogger(__name__)
 
@@ -23,9 +24,7 @@ _ATTEMPTS = 3  # how often a trial may be started when machines fail it
 class TrialDesk:
     """Hands out the trials of one search and takes their results: what both adapters share."""
 
-    def __init__(
-        self, policy: SearchPolicy, samples: int, assign: Callable[[Suggestion], Assignment]
-    ) -> None:
+    def __init__(self, policy: TrialPolicy, samples: int, assign: Callable[[Suggestion], Assignment]) -> None:
         """
         Args:
             policy: decides.

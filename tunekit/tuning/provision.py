@@ -10,7 +10,7 @@ from pathlib import Path
 from tunekit.errors import SearchError
 from tunekit.history import History
 from tunekit.models.catalog import check_model
-from tunekit.paths import find_search
+from tunekit.paths import SearchPaths, find_search
 from tunekit.recipe import Recipe
 from tunekit.space import SearchSpace
 
@@ -68,6 +68,11 @@ def weights_key(recipe: Recipe) -> str:
     kind = f"{recipe.init} {recipe.model.name} {recipe.model.bn_placement == 'none'}"
     name = re.sub(r"[^A-Za-z0-9]+", "-", recipe.model.name)
     return f"{name}-{hashlib.sha256(kind.encode()).hexdigest()[:12]}"
+
+
+def first_weights_file(paths: SearchPaths, recipe: Recipe) -> str | None:
+    """Where a search keeps the first weights of `recipe`; None if they are random."""
+    return None if recipe.init == "random" else str(paths.first_weights(weights_key(recipe)))
 
 
 def reachable_networks(space: SearchSpace) -> Iterator[Recipe]:

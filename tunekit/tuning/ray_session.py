@@ -33,6 +33,11 @@ class Resources:
     gpus_per_trial: float
     slots: int
 
+    def words(self) -> str:
+        """`2 at a time with 1 CPU each`."""
+        gpus = f" and {self.gpus_per_trial:g} GPU" if self.gpus_per_trial else ""
+        return f"{self.slots} at a time with {self.cpus_per_trial:g} CPU{gpus} each"
+
 
 @contextmanager
 def ray_session(log_file: Path, machine: Machine) -> Iterator[None]:
