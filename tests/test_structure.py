@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "tunekit"
 ROOMS = [
     "cli",
     "reporting",
+    "retraining",
     "tuning",
     "tracking",
     "training",
@@ -31,12 +32,13 @@ DOORS = {
     "mlflow": {"tracking"},
     "timm": {"models", "training"},
     "torchvision": {"data", "models"},
-    "scipy": {"reporting", "tuning"},
+    "scipy": {"reporting", "retraining", "tuning"},
     "sklearn": {"data"},
     "PIL": {"data"},
     "rich": {"tuning", "reporting", "cli"},
     "click": {"cli"},
-    "torch": {"tuning", "tracking", "training", "models", "data"},
+    "matplotlib": {"retraining"},
+    "torch": {"retraining", "tuning", "tracking", "training", "models", "data"},
 }
 
 # The policy decides on plain numbers; these are the only files of tuning/ that see Ray.

@@ -18,6 +18,7 @@ from tunekit.errors import TunekitError, nearest
 
 _SAMPLERS = ("portfolio", "rung-tpe", "random")
 _SCHEDULERS = ("asha-promotion", "asha", "hyperband", "median", "none")
+_EXPORT_FORMATS = ("onnx", "torch-export", "state-dict")
 
 
 class _Group(click.Group):
@@ -303,6 +304,72 @@ def best(name: str | None, results_dir: Path, as_json: bool) -> None:
     click.echo(f"weights: {row['checkpoint']}")
 
 
+@main.command("retrain-best")
+@_name_argument
+@click.option("--top-k", type=int, default=3, help="Best recipes to retrain, and the default one.")
+@click.option("--seeds", type=int, default=5, help="Trainings of each recipe.")
+@click.option("--epochs", type=int, help="Of each training.  [default: the search's; a baseline's own]")
+@click.option(
+    "--refit-on",
+    type=click.Choice(("train", "train+val")),
+    default="train",
+    help="Train the winner once more, on the validation images too, before it is tested.",
+)
+@click.option("--ensemble", is_flag=True, help="Hand over an ensemble of all networks; says gain and cost.")
+@click.option("--calibrate", is_flag=True, help="Scale the model's temperature on the validation images.")
+@click.option(
+    "--baseline",
+    "patterns",
+    multiple=True,
+    metavar="ID",
+    help="Instead of a search: a known recipe, or several as in 'B-mnist-*'.",
+)
+@click.option("--name", "folder_name", help="With --baseline: name of the folder.  [default: the recipes']")
+@click.option("--train-limit", type=int, help="With --baseline: use a part of so many training images.")
+@click.option(
+    "--val-fraction", type=float, default=0.2, help="With --baseline: share of them that validates."
+)
+@click.option("--cpus-per-trial", type=float, help="[default: the search's]")
+@click.option("--gpus-per-trial", type=float, help="[default: the search's]")
+@_tracking_option
+@_budget_option
+@_results_option
+@_data_option
+@_quiet_option
+@_json_option
+def retrain_best(
+    name: str | None,
+    patterns: tuple[str, ...],
+    refit_on: str,
+    as_json: bool,
+    results_dir: Path,
+    **options: Any,
+) -> None:
+    """Retrain the best recipes of the search NAME (default: the latest), test the winner, hand over a model.
+
+    The best recipes and the default one are trained with several seeds. The best mean validation
+    accuracy wins; then the test set is opened, which is recorded, and the model goes into MLflow's
+    registry. The same command goes on after an interruption, and shows its result again when it is done.
+
+    \b
+    tunekit retrain-best
+    tunekit retrain-best --top-k 5 --seeds 3 --refit-on train+val
+    tunekit retrain-best --ensemble --calibrate
+    tunekit retrain-best --baseline B-mnist-vgg16-bn-after-relu --baseline C-cifar10-*
+    """
+    from tunekit.retraining.request import Request
+
+    own = {
+        key: options.pop(key)
+        for key in ("folder_name", "train_limit", "val_fraction", "tracking_uri", "data_dir")
+    }
+    budget, quiet = options.pop("time_budget"), options.pop("quiet")
+    request = Request(refit=refit_on == "train+val", **options)
+    if patterns and name:
+        raise click.UsageError("give a search or --baseline, not both")
+    _retrain(name, patterns, own, request, results_dir, budget, quiet, as_json)
+
+
 @main.command()
 @_name_argument
 @click.option("--key", help="One recipe key.  [default: all that the space calls scientific]")
@@ -375,6 +442,81 @@ def simulate(
         return
     click.echo(recording.text())
     _print_table(simulation.simulation_table(findings))
+
+
+@main.command()
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path))
+@click.option("--top", type=click.IntRange(min=1), default=3, help="Classes named for each image.")
+@_tracking_option
+@_results_option
+@_json_option
+def predict(
+    model: str, images: tuple[Path, ...], top: int, tracking_uri: str | None, results_dir: Path, as_json: bool
+) -> None:
+    """Name what each IMAGE shows; folders are searched for images.
+
+    MODEL is a registered model (its version called best, else the latest), NAME@ALIAS, NAME/VERSION,
+    models:/ID, or a .safetensors file of a search's weights.
+
+    \b
+    tunekit predict tunekit-digits photo.png
+    tunekit predict tunekit-photos/3 photos/new --top 1 --json
+    tunekit predict results/my-search/trials/0007/best.safetensors photo.png
+    """
+    from tunekit.reporting.prediction_table import prediction_rows, prediction_table
+    from tunekit.retraining.model_source import load_model
+    from tunekit.retraining.predict import predict as predict_images
+
+    found = list(predict_images(load_model(model, results_dir, tracking_uri), images))
+    rows = prediction_rows([prediction for prediction in found if not prediction.problem], top)
+    if rows or as_json:
+        _print(rows, as_json, prediction_table)
+    problems = [prediction.problem for prediction in found if prediction.problem]
+    for problem in problems:
+        click.echo(f"Error: {problem}", err=True)
+    if problems:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--format", "format_", type=click.Choice(_EXPORT_FORMATS), required=True, help="Of the file.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file.  [default: here, named after model and format]",
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@_tracking_option
+@_results_option
+def export(
+    model: str, format_: str, output: Path | None, force: bool, tracking_uri: str | None, results_dir: Path
+) -> None:
+    """Write MODEL (as for 'tunekit predict') to a file that other programs read.
+
+    The file takes images as they are, uint8 (N, height, width, channels) of any N, and gives
+    probabilities. It is read back and compared with MODEL on random images before it gets its name.
+
+    \b
+    tunekit export tunekit-digits --format onnx
+    tunekit export tunekit-digits@best --format torch-export --output digits.pt2 --force
+    tunekit export results/my-search/trials/0007/best.safetensors --format state-dict
+    """
+    from tunekit.retraining.export import default_file, export_model
+    from tunekit.retraining.model_source import load_model
+
+    loaded = load_model(model, results_dir, tracking_uri)
+    path = output or default_file(loaded, format_)
+    if path.exists() and not force:
+        raise click.ClickException(f"{path} exists: use --force to replace it")
+    if path.exists() and path.resolve() == Path(model).resolve():
+        raise click.ClickException(f"{path} is the model itself: choose another --output")
+    check = export_model(loaded, path, format_)
+    click.echo(
+        f"{path}: read back, it differs from the model by at most {check.largest_difference:.1e} "
+        f"in a probability ({check.images} random images)"
+    )
 
 
 @main.group(cls=_Group, invoke_without_command=True)
@@ -564,6 +706,91 @@ def _run(paths: Any, view: Any, time_budget: float | None) -> None:
     if comparisons:
         click.echo(f"Choices:     tunekit choices {paths.name}{where}")
     click.echo(f"Review:      tunekit ui{where}")
+
+
+def _retrain(
+    name: str | None,
+    patterns: tuple[str, ...],
+    own: dict[str, Any],
+    request: Any,
+    results_dir: Path,
+    time_budget: float | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    from tunekit.paths import find_search
+    from tunekit.retraining.retrain import retrain
+    from tunekit.tuning.progress import make_view
+
+    view = make_view(quiet)
+    folders = (
+        [find_search(results_dir, name)] if not patterns else _known_folders(patterns, own, results_dir, view)
+    )
+    outcomes = [retrain(paths, request, view, time_budget) for paths in folders]
+    if as_json:
+        click.echo(json.dumps([outcome.result for outcome in outcomes], indent=2))
+    else:
+        for paths, outcome in zip(folders, outcomes, strict=True):
+            _show_retraining(paths, outcome)
+    if any(outcome.result is None for outcome in outcomes):
+        sys.exit(130)
+
+
+def _known_folders(patterns: tuple[str, ...], own: dict[str, Any], results_dir: Path, view: Any) -> list[Any]:
+    from tunekit.retraining.known_recipes import baselines_by_dataset, folder_of_known
+    from tunekit.tracking.server import tracking_uri as resolve_uri
+    from tunekit.tuning.settings import SearchSettings
+
+    groups = baselines_by_dataset(patterns)
+    if own["folder_name"] and len(groups) > 1:
+        raise click.UsageError(f"--name: these recipes are of {len(groups)} data sets, and each has a folder")
+    return [
+        folder_of_known(
+            SearchSettings(
+                name=own["folder_name"] or "",
+                dataset=dataset,
+                space="",
+                samples=0,
+                epochs=1,
+                seed=0,
+                data_dir=str(_data_dir(own["data_dir"])),
+                tracking_uri=resolve_uri(results_dir, own["tracking_uri"]),
+                train_limit=own["train_limit"],
+                val_fraction=own["val_fraction"],
+            ),
+            baselines,
+            results_dir,
+            view,
+        )
+        for dataset, baselines in groups.items()
+    ]
+
+
+def _show_retraining(paths: Any, outcome: Any) -> None:
+    from tunekit.reporting import retraining_tables as tables
+    from tunekit.tuning.progress import duration
+
+    result, where = outcome.result, _results_flag(paths.folder.parent)
+    if result is None:
+        click.echo(f"\nInterrupted after {duration(outcome.seconds)}: the same command goes on.")
+        return
+    _print_table(tables.standings_table(result))
+    for line in result["verdicts"]:
+        click.echo(line)
+    click.echo()
+    _print_table(tables.tested_table(result))
+    for line in (
+        *tables.model_lines(result),
+        *tables.opening_lines(result),
+        *tables.registration_lines(result),
+    ):
+        click.echo(line)
+    how = "was done before, nothing was trained or opened now" if outcome.known else "finished"
+    click.echo(f"\nRetraining of {paths.name} {how} ({duration(outcome.seconds)}).")
+    click.echo(f"Pictures:  {paths.retraining.opening(result['opening']['number'])}")
+    if result["registration"]:
+        click.echo(f"Use it:    tunekit predict {result['registration']['name']} IMAGE{where}")
+    click.echo(f"Review:    tunekit ui{where}")
 
 
 def _results_flag(results_dir: Path) -> str:

@@ -82,6 +82,44 @@ class SearchPaths:
         """The files of one trial."""
         return TrialPaths(self.folder / "trials" / f"{trial_id:04d}")
 
+    @property
+    def test_openings(self) -> Path:
+        """Who opened the test set, when and for which recipes, a JSON line each time."""
+        return self.folder / "test_openings.jsonl"
+
+    @property
+    def retraining(self) -> RetrainingPaths:
+        """The files of `tunekit retrain-best`."""
+        return RetrainingPaths(self.folder / "retrain")
+
+
+@dataclass(frozen=True)
+class RetrainingPaths(SearchPaths):
+    """The files of a search's retraining, below `results/<name>/retrain/`: a trial there is one training."""
+
+    @property
+    def name(self) -> str:
+        """Of the search."""
+        return self.folder.parent.name
+
+    @property
+    def settings(self) -> Path:
+        """Every training that was asked for: recipe, seed, epochs (JSON). Its place is its trial's id."""
+        return self.folder / "trainings.json"
+
+    @property
+    def whole_split(self) -> Path:
+        """The split of trainings that see the validation images too."""
+        return self.folder / "split-train+val.npz"
+
+    def opening(self, number: int) -> Path:
+        """The folder of what came of one opening of the test set."""
+        return self.folder / f"opening-{number}"
+
+    def result(self, number: int) -> Path:
+        """What came of it (JSON), beside its figures."""
+        return self.opening(number) / "result.json"
+
 
 @dataclass(frozen=True)
 class TrialPaths:

@@ -1,11 +1,12 @@
 """What a person sees while a search runs."""
 
 import io
+from dataclasses import dataclass
 
 import pytest
 from rich.console import Console
 
-from tunekit.history import Event, History
+from tunekit.history import Event, History, Trial
 from tunekit.tuning.progress import (
     LiveView,
     PlainView,
@@ -15,14 +16,31 @@ from tunekit.tuning.progress import (
     params_text,
     recipe_words,
     tenths,
+    trial_name,
 )
+
+
+@dataclass
+class Trials:
+    """What the view watches."""
+
+    history: History
+    trials: int
+    epochs: int = 9
+    rung: int = 3
+
+    def next_comparison(self, trial: Trial) -> int:
+        return self.rung
+
+    def name(self, trial: Trial) -> str:
+        return trial_name(trial)
 
 
 def told(view: PlainView | LiveView) -> None:
     """Three trials: one completed, one stopped, one failed; a fourth runs."""
     history = History()
     history.subscribe(view.event)
-    view.begin(history, samples=5, epochs=9, next_comparison=lambda trial: 9 if trial.default else 3)
+    view.begin(Trials(history, trials=5))
     history.append(Event("suggest", 0, params={"optim.lr": 0.1, "model.name": "resnet8"}))
     history.append(Event("result", 0, epoch=1, value=0.75))
     history.append(Event("complete", 0))
@@ -126,7 +144,7 @@ def test_paused_trials_and_repeats_are_shown(terminal: bool) -> None:
     assert isinstance(view, PlainView | LiveView)
     history = History()
     history.subscribe(view.event)
-    view.begin(history, samples=3, epochs=9, next_comparison=lambda trial: 9)
+    view.begin(Trials(history, trials=3, rung=9))
     history.append(Event("suggest", 0, params={"optim.lr": 0.1}, default=True))
     history.append(Event("result", 0, epoch=9, value=0.75))
     history.append(Event("complete", 0))

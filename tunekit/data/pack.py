@@ -115,8 +115,12 @@ class Pack:
     @property
     def digest(self) -> str:
         """16 hex digits that name the training data."""
-        sums = "".join(self.files[name].sha256 for name in _TRAIN)
-        return hashlib.sha256(sums.encode()).hexdigest()[:16]
+        return self._digest(_TRAIN)
+
+    @property
+    def test_digest(self) -> str:
+        """16 hex digits that name the test data, without opening them."""
+        return self._digest(_TEST)
 
     def verify(self) -> bool:
         """Whether the training arrays are those that were written (reads them all, no test file)."""
@@ -130,7 +134,7 @@ class Pack:
         return self._load(_TRAIN)
 
     def open_test(self) -> tuple[Images, Labels]:
-        """The test part in the form of `train`. A search never calls this.
+        """The test part in the form of `train`. Only `retraining/test_set.py` calls this, which records it.
 
         Raises:
             DataError: if the files are not those that were written.
@@ -139,6 +143,10 @@ class Pack:
             if not self._is_as_written(name):
                 raise DataError(f"{self.folder / name} is damaged: delete {self.folder} and pack again")
         return self._load(_TEST)
+
+    def _digest(self, names: tuple[str, str]) -> str:
+        sums = "".join(self.files[name].sha256 for name in names)
+        return hashlib.sha256(sums.encode()).hexdigest()[:16]
 
     def _load(self, names: tuple[str, str]) -> tuple[Images, Labels]:
         images, labels = (np.load(self.folder / name, mmap_mode="c", allow_pickle=False) for name in names)

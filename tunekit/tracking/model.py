@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tunekit.recipe import Value
 from tunekit.tracking.client import silence
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ class Classifier:
     classes: list[str]
     mean: list[float]  # a channel, of pixels scaled to 0..1
     std: list[float]
+    recipes: Sequence[Mapping[str, Value]] = ()  # flat, of each network in it, the best first
 
 
 class PixelsToProbabilities(nn.Module):
@@ -61,6 +65,8 @@ def log_model(
     classifier: Classifier,
     name: str,
     tags: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] = MappingProxyType({}),
+    example: NDArray[np.uint8] | None = None,
 ) -> str:
     """Log a network as a model of an existing run, whose status and times stay as they are.
 
@@ -73,6 +79,8 @@ def log_model(
         classifier: the network; it is copied, not changed.
         name: shown in MLflow; characters that MLflow forbids in it become '-'.
         tags: of the model.
+        metadata: plain values for the model's MLmodel file, beside classes, mean, std and recipes.
+        example: images (at least 2, H, W, C), uint8, that show what goes in; zeros if not given.
     Returns:
         The model's URI, `models:/<id>`.
     """
@@ -90,7 +98,7 @@ def log_model(
     )
     try:
         with tempfile.TemporaryDirectory() as folder:
-            _save(classifier, Path(folder) / "model", model, run_id)
+            _save(classifier, Path(folder) / "model", model, run_id, metadata, example)
             client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     except BaseException:
@@ -100,7 +108,14 @@ def log_model(
     return f"models:/{model.model_id}"
 
 
-def _save(classifier: Classifier, folder: Path, model: LoggedModel, run_id: str) -> None:
+def _save(
+    classifier: Classifier,
+    folder: Path,
+    model: LoggedModel,
+    run_id: str,
+    metadata: Mapping[str, Any],
+    example: NDArray[np.uint8] | None,
+) -> None:
     silence()
     import mlflow.pytorch
     from mlflow.models import Model
@@ -115,13 +130,30 @@ def _save(classifier: Classifier, folder: Path, model: LoggedModel, run_id: str)
             model_id=model.model_id,
         ),
         signature=_signature(classifier),
-        # torch.export fixes the batch size of an example of one image for ever.
-        input_example=np.zeros((2, *classifier.image_shape), np.uint8),
+        input_example=_example(classifier, example),
         # Named here, or MLflow would start a process that imports everything to find them out.
         pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
-        metadata={"classes": classifier.classes, "mean": classifier.mean, "std": classifier.std},
+        metadata={**metadata, **_description(classifier)},
         serialization_format="pt2",
     )
+
+
+def _example(classifier: Classifier, example: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    if example is None:
+        return np.zeros((2, *classifier.image_shape), np.uint8)
+    # torch.export fixes the batch size of an example of one image for ever.
+    assert len(example) >= 2 and example.shape[1:] == classifier.image_shape, example.shape
+    assert example.dtype == np.uint8, example.dtype
+    return example
+
+
+def _description(classifier: Classifier) -> dict[str, Any]:
+    return {
+        "classes": classifier.classes,
+        "mean": classifier.mean,
+        "std": classifier.std,
+        "recipes": [dict(recipe) for recipe in classifier.recipes],
+    }
 
 
 def _signature(classifier: Classifier) -> ModelSignature:

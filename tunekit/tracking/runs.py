@@ -29,7 +29,7 @@ Outcome = Literal["finished", "interrupted"]
 _BATCH = 800  # metrics in one request, so that with 100 params and 100 tags it keeps MLflow's limit of 1,000
 _PAGE = 1000  # runs in one answer
 _DIGEST = 36  # characters of a data set's digest, MLflow's limit
-_NOT_PARAMS = ("name", "search_id", "created", "command", "tracking_uri", "data_dir", "data_digest")
+_NOT_PARAMS = ("name", "search_id", "created", "command", "note", "tracking_uri", "data_dir", "data_digest")
 _STATUS = {
     "running": "RUNNING",
     "paused": "SCHEDULED",
@@ -236,7 +236,7 @@ class SearchRuns:
             "tunekit.search": self._settings["name"],
             "mlflow.source.name": "tunekit",
             "mlflow.source.type": "LOCAL",
-            "mlflow.user": _user(),
+            "mlflow.user": user_name(),
         }
 
     def _describe_parent(self, paths: SearchPaths, parent: Run) -> None:
@@ -259,7 +259,7 @@ class SearchRuns:
             self._client.log_artifact(self.parent_id, str(paths.space))
         shown = {**settings, "tracking_uri": masked(str(settings.get("tracking_uri", "")))}
         shown["command"] = tags["command"]
-        self._client.log_dict(self.parent_id, shown, "search.json")
+        self._client.log_dict(self.parent_id, shown, paths.settings.name)
 
     def _log_data_set(self) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -343,6 +343,8 @@ def _best_points(trial: Trial) -> list[Metric]:
 
 
 def _note(settings: Mapping[str, Any]) -> str:
+    if "note" in settings:
+        return str(settings["note"])
     baselines = len(settings.get("baselines", ()))
     first = f"{baselines} baselines, then " if baselines else ""
     return (
@@ -374,7 +376,8 @@ def _experiment_id(experiment: Experiment) -> str:
     return str(experiment.experiment_id)
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Who runs this; "unknown" where the system has no name."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name

@@ -66,7 +66,8 @@ class Tracker:
         """
         Args:
             paths: of the search; its history may hold events already.
-            settings: what `search.json` holds; `search_id` tells this search from all others.
+            settings: what `search.json` holds; `search_id` tells this search from all others, and `note`
+                takes the place of the description that is made from the rest.
             uri: of a tracking server or an SQLite database.
             artifacts: the folder for artifacts beside an SQLite database; a server has its own.
             describe: a trial in a few words, for the name of its run.
@@ -99,7 +100,7 @@ class Tracker:
         self._history = History(events=History.read(self._paths.history).events)
         self._queue = SimpleQueue()  # what was recorded before now is in the history
         self._recorded = len(self._history.events)
-        self._delivered = min(_tracked(self._paths.tracked).events, self._recorded)
+        self._delivered = min(tracked(self._paths.tracked).events, self._recorded)
         self._thread.start()
 
     def record(self, event: Event) -> None:
@@ -221,9 +222,9 @@ class Tracker:
 
     def _open(self) -> SearchRuns:
         runs = self._open_runs()
-        tracked = _tracked(self._paths.tracked)
-        same = tracked.run_id == runs.parent_id  # else it is another MLflow, and knows nothing yet
-        self._delivered = min(tracked.events, len(self._history.events)) if same else 0
+        known = tracked(self._paths.tracked)
+        same = known.run_id == runs.parent_id  # else it is another MLflow, and knows nothing yet
+        self._delivered = min(known.events, len(self._history.events)) if same else 0
         delivered = self._history.events[: self._delivered]
         self._written = Counter(event.trial for event in delivered if event.kind == "result")
         return runs
@@ -260,17 +261,20 @@ class Tracker:
             temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
-class _Tracked(NamedTuple):
+class Tracked(NamedTuple):
+    """How far MLflow has a history."""
+
     events: int
     run_id: str  # of the parent run that has them
 
 
-def _tracked(file: Path) -> _Tracked:
+def tracked(file: Path) -> Tracked:
+    """What `tracked.json` says; nothing of it is known if it is absent or damaged."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return _Tracked(int(content["events"]), content["run_id"])
+        return Tracked(int(content["events"]), content["run_id"])
     except (OSError, ValueError, KeyError, TypeError):
-        return _Tracked(0, "")  # nothing is lost: what MLflow has is not added again
+        return Tracked(0, "")  # nothing is lost: what MLflow has is not added again
 
 
 def _one_line(error: Exception) -> str:

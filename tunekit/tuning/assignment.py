@@ -23,3 +23,4 @@ class Assignment:
     weights: str | None = None  # file of first weights; None for random ones
     cpus: float = 1.0
     gpus: float = 0.0
+    keep_last: bool = False  # keep the weights of the last epoch instead of the best one's

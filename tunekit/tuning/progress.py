@@ -20,7 +20,26 @@ _ENDS = ("complete", "stop", "pause", "fail", "lose")
 _MOST_RUNNING_ROWS = 16
 
 
-NextComparison = Callable[[Trial], int]
+class Watched(Protocol):
+    """Trials that are being run, as a view sees them."""
+
+    @property
+    def history(self) -> History:
+        """All that happened."""
+
+    @property
+    def trials(self) -> int:
+        """Trials in all, those that have ended among them, repeats not."""
+
+    @property
+    def epochs(self) -> int:
+        """Of the longest training."""
+
+    def next_comparison(self, trial: Trial) -> int:
+        """The next epoch after which the trial may end."""
+
+    def name(self, trial: Trial) -> str:
+        """What a person calls it."""
 
 
 class View(Protocol):
@@ -29,8 +48,8 @@ class View(Protocol):
     def say(self, line: str) -> None:
         """Show a line that stays."""
 
-    def begin(self, history: History, samples: int, epochs: int, next_comparison: NextComparison) -> None:
-        """Trials are about to run: `samples`, and repeats; a trial may end at `next_comparison`."""
+    def begin(self, watched: Watched) -> None:
+        """Trials are about to run."""
 
     def event(self, event: Event) -> None:
         """One more event, already in the history. Must return at once."""
@@ -43,7 +62,7 @@ class QuietView:
     """Shows nothing."""
 
     def say(self, line: str) -> None: ...
-    def begin(self, history: History, samples: int, epochs: int, next_comparison: NextComparison) -> None: ...
+    def begin(self, watched: Watched) -> None: ...
     def event(self, event: Event) -> None: ...
     def end(self) -> None: ...
 
@@ -53,25 +72,26 @@ class PlainView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._history: History | None = None
+        self._watched: Watched | None = None
 
     def say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def begin(self, history: History, samples: int, epochs: int, next_comparison: NextComparison) -> None:
-        self._history, self._samples = history, samples
+    def begin(self, watched: Watched) -> None:
+        self._watched = watched
         self._started = time.monotonic()
 
     def event(self, event: Event) -> None:
-        if event.kind not in _ENDS or self._history is None:
+        if event.kind not in _ENDS or self._watched is None:
             return
         elapsed = duration(time.monotonic() - self._started)
-        trial = self._history.trials[event.trial]
-        ended = sum(not other.unfinished for other in self._history.recipes)
-        self.say(f"[{elapsed}] {ended}/{self._samples}  {end_line(trial)}  {best_line(self._history)}")
+        history = self._watched.history
+        ended = sum(not other.unfinished for other in history.recipes)
+        line = f"{_end_words(self._watched, history.trials[event.trial])}  {_best_words(self._watched)}"
+        self.say(f"[{elapsed}] {ended}/{self._watched.trials}  {line}")
 
     def end(self) -> None:
-        self._history = None
+        self._watched = None
 
 
 class LiveView:
@@ -84,10 +104,9 @@ class LiveView:
     def say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def begin(self, history: History, samples: int, epochs: int, next_comparison: NextComparison) -> None:
-        self._history, self._samples, self._epochs = history, samples, epochs
-        self._next_comparison = next_comparison
-        self._done_before = sum(not trial.unfinished for trial in history.recipes)
+    def begin(self, watched: Watched) -> None:
+        self._watched = watched
+        self._done_before = sum(not trial.unfinished for trial in watched.history.recipes)
         self._started = time.monotonic()
         self._live = Live(
             console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True
@@ -104,14 +123,14 @@ class LiveView:
 
     def _render(self) -> RenderableType:
         # The tuning loop changes the history while this thread draws it: draw a copy.
-        trials = list(self._history.trials.values())
+        trials = list(self._watched.history.trials.values())
         ended = sum(not trial.unfinished for trial in trials if trial.repeat_of is None)
         bar = Table.grid()
-        bar.add_row(ProgressBar(total=self._samples, completed=ended, width=60))
+        bar.add_row(ProgressBar(total=self._watched.trials, completed=ended, width=60))
         return Group(
             Text(self._head(trials, ended), style="bold"),
             bar,
-            Text(best_line(self._history) or "no result yet"),
+            Text(_best_words(self._watched) or "no result yet"),
             self._running(trials),
         )
 
@@ -127,9 +146,11 @@ class LiveView:
         words += [f"{repeats} of them repeats"] if repeats else []
         done_now = ended - self._done_before
         left = (
-            f", about {duration(elapsed / done_now * (self._samples - ended))} left" if done_now > 0 else ""
+            f", about {duration(elapsed / done_now * (self._watched.trials - ended))} left"
+            if done_now > 0
+            else ""
         )
-        return f"{ended}/{self._samples} trials: {', '.join(words)}  ({duration(elapsed)}{left})"
+        return f"{ended}/{self._watched.trials} trials: {', '.join(words)}  ({duration(elapsed)}{left})"
 
     def _running(self, trials: list[Trial]) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
@@ -140,9 +161,9 @@ class LiveView:
         for trial in running[:_MOST_RUNNING_ROWS]:
             value = f"{trial.results[-1].value:.4f}" if trial.results else "-"
             table.add_row(
-                f"{trial.id:02d}",
-                f"{trial.epoch}/{self._epochs}",
-                str(self._next_comparison(trial)),
+                self._watched.name(trial).removeprefix("trial "),
+                f"{trial.epoch}/{self._watched.epochs}",
+                str(self._watched.next_comparison(trial)),
                 value,
                 recipe_words(trial.baseline, dict(trial.params), trial.default, trial.repeat_of),
             )
@@ -169,8 +190,13 @@ def tenths(say: Callable[[str], None]) -> Callable[[int, int], None]:
     return progress
 
 
-def end_line(trial: Trial) -> str:
-    """How a trial ended, in words."""
+def trial_name(trial: Trial) -> str:
+    """What a trial of a search is called."""
+    return f"trial {trial.id:02d}"
+
+
+def _end_words(watched: Watched, trial: Trial) -> str:
+    """How a trial ended."""
     best = f" at {trial.best.value:.4f}" if trial.best is not None else ""
     how = {
         "completed": f"completed{best}",
@@ -180,18 +206,19 @@ def end_line(trial: Trial) -> str:
         "lost": f"lost: {trial.reason}",
     }
     mark = trial_mark(trial.default, trial.repeat_of)
-    name = f"trial {trial.id:02d} {mark}".rstrip()
+    name = f"{watched.name(trial)} {mark}".rstrip()
     return f"{name} {how.get(trial.status, trial.status)}"
 
 
-def best_line(history: History) -> str:
-    """The best so far, in words; empty before the first result."""
+def _best_words(watched: Watched) -> str:
+    """The best so far; empty before the first result."""
+    history = watched.history
     best = history.best()
     if best is None or best.best is None:
         return ""
     trainings = len(history.trainings(best))
     where = f"epoch {best.best.epoch}" if trainings == 1 else f"mean of {trainings} trainings"
-    return f"best {history.recipe_value(best):.4f} (trial {best.id:02d}, {where})"
+    return f"best {history.recipe_value(best):.4f} ({watched.name(best)}, {where})"
 
 
 def recipe_words(

@@ -22,7 +22,7 @@ from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.earlier_search import earlier_searches
 from tunekit.tuning.estimate import Estimate, estimate
 from tunekit.tuning.policy import SearchPolicy, Suggestion, policy_of, recipe_of
-from tunekit.tuning.progress import View, trial_mark
+from tunekit.tuning.progress import View, trial_mark, trial_name
 from tunekit.tuning.provision import first_weights_file
 from tunekit.tuning.ray_session import Machine, Resources
 from tunekit.tuning.reopening import locked, same_data
@@ -102,12 +102,22 @@ class _SearchWork:
     policy: SearchPolicy
 
     @property
+    def history(self) -> History:
+        return self.policy.history
+
+    @property
     def trials(self) -> int:
         return self.settings.trials
 
     @property
     def epochs(self) -> int:
         return self.settings.epochs
+
+    def next_comparison(self, trial: Trial) -> int:
+        return self.policy.next_comparison(trial)
+
+    def name(self, trial: Trial) -> str:
+        return trial_name(trial)
 
     def measured(self) -> list[Recipe]:
         """A recipe for each network that trials may train, and one for each baseline."""

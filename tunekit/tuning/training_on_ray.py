@@ -43,7 +43,7 @@ def train_on_ray(
         from tunekit.tuning.adapters import TrialDesk
         from tunekit.tuning.engine import run_trials
 
-        view.begin(work.policy.history, work.trials, work.epochs, work.policy.next_comparison)
+        view.begin(work)
         desk = TrialDesk(work.policy, work.trials, lambda suggestion: work.assignment(suggestion, resources))
         try:
             run_trials(desk, resources, paths.ray, time_budget)

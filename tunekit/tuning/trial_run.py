@@ -49,7 +49,7 @@ class TrialRun:
         # Epochs that were trained and saved but whose result a crash kept from the driver.
         yield from training.results[self._assignment.reported :]
         for result in training.run():
-            if result is best_result(training):
+            if self._assignment.keep_last or result is best_result(training):
                 save_best(self._paths.best, training.judged, _description(training, pack))
             save_checkpoint(self._paths.last, training.state())
             yield result

@@ -23,7 +23,7 @@ def load_winner(file: Path) -> Classifier:
     best = load_best(file)
     network = _build(file, best)
     network.load_state_dict(best.weights)
-    return Classifier(network.eval(), best.image_shape, best.classes, best.mean, best.std)
+    return Classifier(network.eval(), best.image_shape, best.classes, best.mean, best.std, [best.recipe])
 
 
 def _build(file: Path, best: BestWeights) -> Network:

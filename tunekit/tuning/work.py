@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from tunekit.history import History, Trial
+from tunekit.history import History
 from tunekit.recipe import Recipe
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.estimate import Estimate
 from tunekit.tuning.policy import Suggestion
+from tunekit.tuning.progress import Watched
 from tunekit.tuning.ray_session import Resources
 from tunekit.tuning.schedulers import Decision
 
@@ -28,23 +29,14 @@ class TrialPolicy(Protocol):
     def fail(self, trial_id: int, epoch: int, reason: str) -> None: ...
     def lose(self, trial_id: int, reason: str) -> None: ...
     def interrupt(self, trial_id: int) -> None: ...
-    def next_comparison(self, trial: Trial) -> int: ...
 
 
-class Work(Protocol):
+class Work(Watched, Protocol):
     """What `train_on_ray` is given."""
 
     @property
     def policy(self) -> TrialPolicy:
         """Decides."""
-
-    @property
-    def trials(self) -> int:
-        """Trials in all, those that have ended among them, repeats not."""
-
-    @property
-    def epochs(self) -> int:
-        """Of the longest training."""
 
     def measured(self) -> Sequence[Recipe]:
         """The recipes whose step is timed for the estimate; each is taken to be as likely."""

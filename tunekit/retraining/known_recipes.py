@@ -1,0 +1,72 @@
+"""Known recipes without a search: folders in which their trainings and results lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tunekit.baselines import Baseline, matching_baselines
+from tunekit.errors import SearchError
+from tunekit.paths import SearchPaths, search_paths
+from tunekit.tuning.baseline_choice import find_in_spaces
+from tunekit.tuning.begin import begin_search
+from tunekit.tuning.progress import View
+from tunekit.tuning.settings import SearchSettings
+
+_SAME = ("dataset", "train_limit", "val_fraction", "seed", "image_size")
+
+
+def baselines_by_dataset(patterns: Sequence[str]) -> dict[str, list[Baseline]]:
+    """The baselines that patterns such as `B-mnist-*` name, by the data set they were reported for.
+
+    Raises:
+        SpaceError: if a pattern fits none.
+        SearchError: if one has no data set.
+    """
+    found: dict[str, list[Baseline]] = {}
+    for baseline in dict.fromkeys(one.name for pattern in patterns for one in matching_baselines(pattern)):
+        known = matching_baselines(baseline)[0]
+        if not known.dataset:
+            raise SearchError(f"baseline {known.name} has no data set that it was reported for")
+        found.setdefault(known.dataset, []).append(known)
+    return found
+
+
+def folder_of_known(
+    settings: SearchSettings, baselines: Sequence[Baseline], results_dir: Path, view: View
+) -> SearchPaths:
+    """The folder of known recipes on one data set: laid down if need be, found again if it is there.
+
+    Args:
+        settings: the data; name and space may be empty, then they follow from the baselines.
+        baselines: what to train there, all reported for `settings.dataset`.
+        results_dir: where searches lie.
+        view: shown to a person.
+    Raises:
+        SearchError: if there is another search of that name.
+        TunekitError: if a recipe cannot be trained here.
+    """
+    name = settings.name or _name(settings.dataset, baselines)
+    space, _ = find_in_spaces(baselines[0].name, settings.space or None)
+    epochs = max(known.epochs or settings.epochs for known in baselines)
+    settings = replace(settings, name=name, space=space, samples=0, epochs=epochs)
+    paths = search_paths(results_dir, name)
+    if not paths.settings.is_file():
+        return begin_search(settings, results_dir, view, baselines=baselines)
+    there = SearchSettings.load(paths)
+    differing = [field for field in _SAME if getattr(there, field) != getattr(settings, field)]
+    same_recipes = [known.name for known in there.known_recipes()] == [known.name for known in baselines]
+    if differing or not same_recipes or there.samples:
+        what = differing[0] if differing else "recipes"
+        raise SearchError(
+            f"a search called {name!r} is there already with other {what}: choose another --name"
+        )
+    return paths
+
+
+def _name(dataset: str, baselines: Sequence[Baseline]) -> str:
+    """The same for the same recipes, so that the same command goes on with them."""
+    words = "-".join(["baselines", dataset, *(known.name for known in baselines)])
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", words)[:100].rstrip("-._")
