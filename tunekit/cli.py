@@ -340,9 +340,16 @@ def best(name: str | None, results_dir: Path, as_json: bool) -> None:
 def retrain_best(
     name: str | None,
     patterns: tuple[str, ...],
+    folder_name: str | None,
+    train_limit: int | None,
+    val_fraction: float,
+    tracking_uri: str | None,
+    data_dir: Path | None,
     refit_on: str,
-    as_json: bool,
+    time_budget: float | None,
     results_dir: Path,
+    quiet: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Retrain the best recipes of the search NAME (default: the latest), test the winner, hand over a model.
@@ -357,17 +364,27 @@ def retrain_best(
     tunekit retrain-best --ensemble --calibrate
     tunekit retrain-best --baseline B-mnist-vgg16-bn-after-relu --baseline C-cifar10-*
     """
+    from tunekit.paths import find_search
     from tunekit.retraining.request import Request
+    from tunekit.retraining.retrain import retrain
+    from tunekit.tuning.progress import make_view
 
-    own = {
-        key: options.pop(key)
-        for key in ("folder_name", "train_limit", "val_fraction", "tracking_uri", "data_dir")
-    }
-    budget, quiet = options.pop("time_budget"), options.pop("quiet")
-    request = Request(refit=refit_on == "train+val", **options)
     if patterns and name:
         raise click.UsageError("give a search or --baseline, not both")
-    _retrain(name, patterns, own, request, results_dir, budget, quiet, as_json)
+    view = make_view(quiet)
+    if patterns:
+        own = {"name": folder_name or "", "train_limit": train_limit, "val_fraction": val_fraction}
+        folders = _known_folders(patterns, results_dir, data_dir, tracking_uri, view, **own)
+    else:
+        folders = [find_search(results_dir, name)]
+    request = Request(refit=refit_on == "train+val", **options)
+    outcomes = [retrain(paths, request, view, time_budget) for paths in folders]
+    if as_json:
+        click.echo(json.dumps([outcome.result for outcome in outcomes], indent=2))
+    for paths, outcome in zip(folders, outcomes, strict=True) if not as_json else ():
+        _show_retraining(paths, outcome)
+    if any(outcome.result is None for outcome in outcomes):
+        sys.exit(130)
 
 
 @main.command()
@@ -708,62 +725,29 @@ def _run(paths: Any, view: Any, time_budget: float | None) -> None:
     click.echo(f"Review:      tunekit ui{where}")
 
 
-def _retrain(
-    name: str | None,
+def _known_folders(
     patterns: tuple[str, ...],
-    own: dict[str, Any],
-    request: Any,
     results_dir: Path,
-    time_budget: float | None,
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    from tunekit.paths import find_search
-    from tunekit.retraining.retrain import retrain
-    from tunekit.tuning.progress import make_view
-
-    view = make_view(quiet)
-    folders = (
-        [find_search(results_dir, name)] if not patterns else _known_folders(patterns, own, results_dir, view)
-    )
-    outcomes = [retrain(paths, request, view, time_budget) for paths in folders]
-    if as_json:
-        click.echo(json.dumps([outcome.result for outcome in outcomes], indent=2))
-    else:
-        for paths, outcome in zip(folders, outcomes, strict=True):
-            _show_retraining(paths, outcome)
-    if any(outcome.result is None for outcome in outcomes):
-        sys.exit(130)
-
-
-def _known_folders(patterns: tuple[str, ...], own: dict[str, Any], results_dir: Path, view: Any) -> list[Any]:
-    from tunekit.retraining.known_recipes import baselines_by_dataset, folder_of_known
+    data_dir: Path | None,
+    tracking_uri: str | None,
+    view: Any,
+    **own: Any,
+) -> list[Any]:
+    from tunekit.retraining.known_recipes import folders_of_known
     from tunekit.tracking.server import tracking_uri as resolve_uri
     from tunekit.tuning.settings import SearchSettings
 
-    groups = baselines_by_dataset(patterns)
-    if own["folder_name"] and len(groups) > 1:
-        raise click.UsageError(f"--name: these recipes are of {len(groups)} data sets, and each has a folder")
-    return [
-        folder_of_known(
-            SearchSettings(
-                name=own["folder_name"] or "",
-                dataset=dataset,
-                space="",
-                samples=0,
-                epochs=1,
-                seed=0,
-                data_dir=str(_data_dir(own["data_dir"])),
-                tracking_uri=resolve_uri(results_dir, own["tracking_uri"]),
-                train_limit=own["train_limit"],
-                val_fraction=own["val_fraction"],
-            ),
-            baselines,
-            results_dir,
-            view,
-        )
-        for dataset, baselines in groups.items()
-    ]
+    settings = SearchSettings(
+        dataset="",  # it and the space follow from the baselines
+        space="",
+        samples=0,
+        epochs=1,
+        seed=0,
+        data_dir=str(_data_dir(data_dir)),
+        tracking_uri=resolve_uri(results_dir, tracking_uri),
+        **own,
+    )
+    return list(folders_of_known(patterns, settings, results_dir, view))
 
 
 def _show_retraining(paths: Any, outcome: Any) -> None:
@@ -779,14 +763,13 @@ def _show_retraining(paths: Any, outcome: Any) -> None:
         click.echo(line)
     click.echo()
     _print_table(tables.tested_table(result))
-    for line in (
-        *tables.model_lines(result),
-        *tables.opening_lines(result),
-        *tables.registration_lines(result),
-    ):
+    lines = [*tables.model_lines(result), tables.opening_line(result)]
+    for line in (*lines, tables.registration_line(result, outcome.problem)):
         click.echo(line)
-    how = "was done before, nothing was trained or opened now" if outcome.known else "finished"
-    click.echo(f"\nRetraining of {paths.name} {how} ({duration(outcome.seconds)}).")
+    how = "was done before: nothing was trained or opened now"
+    if not outcome.known:
+        how = f"finished after {duration(outcome.seconds)}"
+    click.echo(f"\nRetraining of {paths.name} {how}.")
     click.echo(f"Pictures:  {paths.retraining.opening(result['opening']['number'])}")
     if result["registration"]:
         click.echo(f"Use it:    tunekit predict {result['registration']['name']} IMAGE{where}")

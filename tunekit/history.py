@@ -58,6 +58,9 @@ class Event:
     baseline: str | None = None  # name of the known recipe that the trial trains; then `params` are its keys
     default: bool | None = None  # True: the trial trains the space's default recipe
     repeat_of: int | None = None  # the trial whose recipe this one trains again, with another seed
+    seen_validation: bool | None = (
+        None  # True: it trains on the validation images too, its values say nothing
+    )
 
     def to_line(self) -> str:
         """The event as one line of JSON, absent fields left out."""
@@ -85,6 +88,7 @@ class Trial:
     baseline: str | None = None
     default: bool = False
     repeat_of: int | None = None
+    seen_validation: bool = False
     status: TrialStatus = "running"
     results: list[Result] = field(default_factory=list)
     ended: float | None = None
@@ -201,7 +205,7 @@ class History:
 
     def best(self) -> Trial | None:
         """The first trial of the best recipe; the earliest of equals. `ranked` says what is best."""
-        scored = [trial for trial in self.recipes if trial.best is not None]
+        scored = [trial for trial in self.recipes if trial.best is not None and not trial.seen_validation]
         return max(scored, key=self._standing, default=None)
 
     def ranked(self) -> list[Trial]:
@@ -234,7 +238,13 @@ class History:
 
     def _begin(self, event: Event, params: Mapping[str, Value]) -> None:
         trial = Trial(
-            event.trial, params, event.time, event.baseline, bool(event.default), repeat_of=event.repeat_of
+            event.trial,
+            params,
+            event.time,
+            event.baseline,
+            bool(event.default),
+            event.repeat_of,
+            bool(event.seen_validation),
         )
         self.trials[trial.id] = trial
         if trial.repeat_of is None:

@@ -91,8 +91,8 @@ def load_folder(images: FolderImages, side: int, progress: Progress | None = Non
         DataError: if an image cannot be read or is too large; also while the pack is written.
     """
     files = (*images.train, *images.test)
-    grey = all(_each(_is_grey, files))
-    read = partial(_read, side=side, grey=grey)
+    channels = 1 if all(_each(_is_grey, files)) else 3
+    read = partial(_read, height=side, width=side, channels=channels)
 
     def fill(out: Images, paths: Sequence[Path], done: int) -> None:
         for place, pixels in enumerate(_each(read, paths)):
@@ -103,12 +103,52 @@ def load_folder(images: FolderImages, side: int, progress: Progress | None = Non
     return Content(
         name=images.root.name,
         classes=images.classes,
-        shape=(side, side, 1 if grey else 3),
+        shape=(side, side, channels),
         train=Part(images.train_labels, partial(fill, paths=images.train, done=0)),
         test=Part(images.test_labels, partial(fill, paths=images.test, done=len(images.train))),
         source=f"folder {images.root}",
         source_checksum=images.checksum,
     )
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images in a folder and the folders in it, sorted; not opened. Hidden names are left out.
+
+    Raises:
+        DataError: if a folder cannot be read or a link leads out of `folder`.
+    """
+    root = folder.resolve()
+    return [folder / path.relative_to(root) for path in _images(root, root)]
+
+
+def read_image(path: Path, height: int, width: int, channels: int) -> Images:
+    """One image, prepared as `load_folder` prepares the images of a pack.
+
+    Args:
+        path: of a JPEG, PNG, WebP, GIF or BMP file, whatever its name.
+        height, width: of the result, in pixels.
+        channels: 1 (grey) or 3 (RGB).
+    Returns:
+        (height, width, channels) uint8.
+    Raises:
+        DataError: if the image cannot be read or is too large.
+    """
+    with _bombs_are_errors():
+        return _read(path, height, width, channels)
+
+
+def read_images(
+    paths: Sequence[Path], height: int, width: int, channels: int
+) -> Iterator[Images | DataError]:
+    """What `read_image` gives or raises for each path, in order; several are read at once."""
+
+    def attempt(path: Path) -> Images | DataError:
+        try:
+            return _read(path, height, width, channels)
+        except DataError as error:
+            return error
+
+    return _each(attempt, paths)
 
 
 def _hold_out(root: Path, by_class: dict[str, list[Path]]) -> FolderImages:
@@ -195,11 +235,18 @@ def _each(read: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T]:
     """`read` of each path, in order, in threads (Pillow decodes outside Python's lock)."""
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), _READ_AT_ONCE):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # odd metadata
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with _bombs_are_errors():
                 lot = list(pool.map(read, paths[start : start + _READ_AT_ONCE]))
             yield from lot
+
+
+@contextmanager
+def _bombs_are_errors() -> Iterator[None]:
+    """Holds for all threads, so it is entered by the one that starts them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd metadata
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 @contextmanager
@@ -222,13 +269,13 @@ def _is_grey(path: Path) -> bool:
         return image.mode in _GREY_MODES
 
 
-def _read(path: Path, side: int, grey: bool) -> Images:
-    """(side, side, 1 or 3) uint8."""
+def _read(path: Path, height: int, width: int, channels: int) -> Images:
+    """(height, width, channels) uint8."""
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image)
-        opaque = _on_white(_eight_bits(upright)).convert("L" if grey else "RGB")
-        fitted = ImageOps.fit(opaque, (side, side), Image.Resampling.BILINEAR)
-        return np.asarray(fitted).reshape(side, side, -1)
+        opaque = _on_white(_eight_bits(upright)).convert("L" if channels == 1 else "RGB")
+        fitted = ImageOps.fit(opaque, (width, height), Image.Resampling.BILINEAR)
+        return np.asarray(fitted).reshape(height, width, channels)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -29,7 +29,7 @@ def tested_table(result: Result) -> Table:
     """A row for each tested recipe: accuracy on the test images, and what was reported of a baseline."""
     reported = {row["name"]: row for row in result["standings"] if row["reported_accuracy"] is not None}
     columns = ["recipe", "trained on", "seeds", "test accuracy", "95 % over seeds", "over seeds and images"]
-    table = _table(*columns, *(["reported", "after epochs", "here epochs"] if reported else []))
+    table = _table(*columns, *(["reported", "after epochs", "epochs here"] if reported else []))
     for row in result["test"]:
         cells = [
             row["name"],
@@ -61,28 +61,28 @@ def model_lines(result: Result) -> list[str]:
     return lines
 
 
-def opening_lines(result: Result) -> list[str]:
+def opening_line(result: Result) -> str:
     """Whether the test set was unseen."""
     number, earlier = result["opening"]["number"], result["earlier_openings"]
     if not earlier:
-        return ["The test set was opened for the first time."]
+        return "The test set was opened for the first time."
     last = earlier[-1]
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last["time"]))
     times = "once" if len(earlier) == 1 else f"{len(earlier)} times"
-    return [
-        f"This test set was opened {times} before (last on {when} by {last['user']} for {last['search']}), "
-        f"and by this search for time {number}: who chooses by what it says makes its accuracy too good."
-    ]
+    return (
+        f"This test set was opened {times} before (last on {when} by {last['user']} for {last['search']}); "
+        f"this is opening {number} of this search. Choosing by what it says makes its accuracy look too good."
+    )
 
 
-def registration_lines(result: Result) -> list[str]:
-    """Where the model is."""
+def registration_line(result: Result, problem: str | None) -> str:
+    """Where the model is, or why it is not there."""
     registration = result["registration"]
     if registration is None:
-        return ["The model is not in MLflow's registry yet: the same command registers it."]
+        return f"The model is not in MLflow's registry ({problem}): the same command tries again."
     name = f"{registration['name']}, version {registration['version']}"
     best = "alias best" if registration["best"] else "not best"
-    return [f"Model: {name} ({best}: {registration['reason']})"]
+    return f"Model: {name} ({best}: {registration['reason']})"
 
 
 def _ensemble_line(ensemble: Mapping[str, Any]) -> str:

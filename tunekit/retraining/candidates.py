@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunekit.errors import SearchError
 from tunekit.history import History, Trial
@@ -32,6 +32,8 @@ def choose_candidates(
 ) -> list[Candidate]:
     """The `top_k` best recipes of a search, and its default recipe; of a search of baselines alone, those.
 
+    Equal recipes are trained once: the first stands for the others.
+
     Args:
         paths: of the search.
         settings: of the search.
@@ -55,7 +57,7 @@ def choose_candidates(
 
 
 def _known(settings: SearchSettings, epochs: int | None) -> list[Candidate]:
-    return [
+    candidates = [
         Candidate(
             name=known.name,
             recipe=Recipe.from_flat(known.recipe),
@@ -67,6 +69,7 @@ def _known(settings: SearchSettings, epochs: int | None) -> list[Candidate]:
         )
         for known in settings.known_recipes()
     ]
+    return _distinct(candidates)
 
 
 def _of_trial(space: SearchSpace, trial: Trial, epochs: int) -> Candidate:
@@ -83,8 +86,11 @@ def _default(space: SearchSpace, history: History, epochs: int) -> Candidate:
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:
-    """Of equal recipes the first."""
-    by_recipe: dict[Recipe, Candidate] = {}
+    """Of equal recipes the first; it is the default one if any of them is."""
+    distinct: dict[tuple[Recipe, int], Candidate] = {}
     for candidate in candidates:
-        by_recipe.setdefault(candidate.recipe, candidate)
-    return list(by_recipe.values())
+        key = candidate.recipe, candidate.epochs
+        first = distinct.setdefault(key, candidate)
+        if candidate.default and not first.default:
+            distinct[key] = replace(first, name=f"{first.name} (default)", default=True)
+    return list(distinct.values())

@@ -13,6 +13,7 @@ from tunekit.errors import SearchError
 from tunekit.history import History
 from tunekit.paths import RetrainingPaths, SearchPaths, atomic_write
 from tunekit.retraining.examination import ExaminedModel, captions, surest
+from tunekit.retraining.metrics import ReliabilityBin
 from tunekit.retraining.networks import Judge, Logits
 from tunekit.retraining.trainings import PlannedTraining
 
@@ -54,14 +55,18 @@ def _read(file: Path) -> Result:
 
 
 def draw_findings(
-    folder: Path, model: ExaminedModel, before: ExaminedModel | None, classes: Sequence[str], curves: Curves
+    folder: Path,
+    model: ExaminedModel,
+    before: Sequence[ReliabilityBin] | None,
+    classes: Sequence[str],
+    curves: Curves,
 ) -> None:
     """Confusions, calibration and training curves.
 
     Args:
         folder: where the pictures go.
         model: what is handed over.
-        before: the same without temperature scaling, if it was scaled.
+        before: its calibration without temperature scaling, if it was scaled.
         classes: their names.
         curves: of every recipe.
     """
@@ -71,7 +76,7 @@ def draw_findings(
 
     matrix = np.array(model.confusion, np.int64)
     save_figure(confusion_figure(matrix, classes), folder / "confusion.png")
-    first, after = (before.bins, model.bins) if before else (model.bins, None)
+    first, after = (before, model.bins) if before else (model.bins, None)
     save_figure(reliability_figure(first, after), folder / "reliability.png")
     figure = curves_figure(curves, "validation accuracy", "Training with several seeds: mean and range")
     save_figure(figure, folder / "curves.png")

@@ -13,7 +13,7 @@ from tunekit.paths import RetrainingPaths
 from tunekit.retraining.blend import choose_weights
 from tunekit.retraining.judging import JudgedRecipe
 from tunekit.retraining.metrics import fit_temperature, softmax
-from tunekit.retraining.networks import Judge
+from tunekit.retraining.networks import Judge, Logits
 from tunekit.tracking.model import Classifier
 from tunekit.tuning.winner import load_winner
 
@@ -45,6 +45,12 @@ class HandedOver:
             return classifier
         return dataclasses.replace(classifier, module=Tempered(classifier.module, self.temperature).eval())
 
+    def logits(self, paths: RetrainingPaths, judge: Judge) -> Logits:
+        """Its answers (N, classes) for the judge's images, who knows those of single networks already."""
+        if len(self.members) == 1:
+            return judge.logits_of(paths.trial(self.members[0].training).best) / np.float32(self.temperature)
+        return judge.logits(self.load(paths))
+
     def _ensemble(self, networks: Sequence[Classifier]) -> Classifier:
         module = Ensemble(
             [network.module for network in networks], [member.weight for member in self.members]
@@ -70,5 +76,5 @@ def ensemble_of(recipes: Sequence[JudgedRecipe], validation: Judge) -> HandedOve
 
 def calibrated(model: HandedOver, paths: RetrainingPaths, validation: Judge) -> HandedOver:
     """The same with the temperature that suits the validation images."""
-    logits = validation.logits(model.load(paths))
-    return dataclasses.replace(model, temperature=fit_temperature(logits, validation.labels))
+    temperature = fit_temperature(model.logits(paths, validation), validation.labels)
+    return dataclasses.replace(model, temperature=temperature)

@@ -34,20 +34,36 @@ def baselines_by_dataset(patterns: Sequence[str]) -> dict[str, list[Baseline]]:
     return found
 
 
-def folder_of_known(
-    settings: SearchSettings, baselines: Sequence[Baseline], results_dir: Path, view: View
-) -> SearchPaths:
-    """The folder of known recipes on one data set: laid down if need be, found again if it is there.
+def folders_of_known(
+    patterns: Sequence[str], settings: SearchSettings, results_dir: Path, view: View
+) -> list[SearchPaths]:
+    """A folder for each data set of known recipes: laid down if need be, found again if it is there.
 
     Args:
-        settings: the data; name and space may be empty, then they follow from the baselines.
-        baselines: what to train there, all reported for `settings.dataset`.
+        patterns: names of baselines, or patterns such as `B-mnist-*`.
+        settings: how to train; name, data set, space and epochs follow from the baselines where they are
+            empty.
         results_dir: where searches lie.
         view: shown to a person.
     Raises:
-        SearchError: if there is another search of that name.
+        SpaceError: if a pattern fits no baseline.
+        SearchError: if one has no data set, or there is another search of that name.
         TunekitError: if a recipe cannot be trained here.
     """
+    groups = baselines_by_dataset(patterns)
+    if settings.name and len(groups) > 1:
+        raise SearchError(
+            f"--name: the recipes are of {len(groups)} data sets ({', '.join(groups)}), one a folder"
+        )
+    return [
+        _folder(replace(settings, dataset=dataset), baselines, results_dir, view)
+        for dataset, baselines in groups.items()
+    ]
+
+
+def _folder(
+    settings: SearchSettings, baselines: Sequence[Baseline], results_dir: Path, view: View
+) -> SearchPaths:
     name = settings.name or _name(settings.dataset, baselines)
     space, _ = find_in_spaces(baselines[0].name, settings.space or None)
     epochs = max(known.epochs or settings.epochs for known in baselines)
@@ -57,7 +73,8 @@ def folder_of_known(
         return begin_search(settings, results_dir, view, baselines=baselines)
     there = SearchSettings.load(paths)
     differing = [field for field in _SAME if getattr(there, field) != getattr(settings, field)]
-    same_recipes = [known.name for known in there.known_recipes()] == [known.name for known in baselines]
+    # Those that could not be had when it was laid down were left out.
+    same_recipes = {known.name for known in there.known_recipes()} <= {known.name for known in baselines}
     if differing or not same_recipes or there.samples:
         what = differing[0] if differing else "recipes"
         raise SearchError(

@@ -19,6 +19,7 @@ from tunekit.tuning.winner import load_winner
 Logits = NDArray[np.float32]
 
 _TIMED_SECONDS = 1.0  # of repeated passes, so that the figure is not that of one hiccup
+_TIMED_IMAGES = 1024
 
 
 class Judge:
@@ -35,6 +36,7 @@ class Judge:
         self._rows = np.arange(len(labels)) if rows is None else rows
         self.labels: Labels = np.asarray(labels)[self._rows]
         self.device = pick_device(gpus=1)
+        self._known: dict[Path, Logits] = {}
 
     @property
     def device_words(self) -> str:
@@ -44,22 +46,25 @@ class Judge:
         return f"CPU, {torch.get_num_threads()} threads"
 
     def logits_of(self, file: Path) -> Logits:
-        """Logits (N, classes) of the network in a file of weights, in float32."""
-        return self.logits(load_winner(file))
+        """Logits (N, classes) of the network in a file of weights, in float32; asked once, then known."""
+        if file not in self._known:
+            self._known[file] = self.logits(load_winner(file))
+        return self._known[file]
 
     def logits(self, classifier: Classifier) -> Logits:
         """Logits (N, classes) of a network, in float32."""
-        return self._pass(self._on_device(classifier), self._batches(classifier))
+        return self._pass(self._on_device(classifier), self._batches(classifier, len(self._rows)))
 
     def images_per_second(self, classifier: Classifier) -> float:
         """How fast the network answers here, preprocessing included: the best of some passes."""
-        network, batches = self._on_device(classifier), self._batches(classifier)
+        images = min(len(self._rows), _TIMED_IMAGES)
+        network, batches = self._on_device(classifier), self._batches(classifier, images)
         passes: list[float] = []
         while not passes or sum(passes) < _TIMED_SECONDS:
             started = time.perf_counter()
             self._pass(network, batches)
             passes.append(time.perf_counter() - started)
-        return len(self.labels) / min(passes)
+        return images / min(passes)
 
     def right(self, logits: Logits) -> NDArray[np.bool_]:
         """(N,) whether each image got its class."""
@@ -72,9 +77,10 @@ class Judge:
         )
         return network
 
-    def _batches(self, classifier: Classifier) -> Batches:
-        mean, std = tuple(classifier.mean), tuple(classifier.std)
-        return Batches(self._images, self._all_labels, self._rows, mean, std, None, self.device)
+    def _batches(self, classifier: Classifier, count: int) -> Batches:
+        """The first `count` images."""
+        mean, std = classifier.mean, classifier.std
+        return Batches(self._images, self._all_labels, self._rows[:count], mean, std, None, self.device)
 
     @torch.inference_mode()
     def _pass(self, network: nn.Module, batches: Batches) -> Logits:

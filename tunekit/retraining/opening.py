@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -10,10 +9,10 @@ from tunekit.retraining.examination import ExaminedModel, examine_model, examine
 from tunekit.retraining.findings import Curves, Result, draw_findings, show_images, write_tables
 from tunekit.retraining.handover import HandedOver
 from tunekit.retraining.judging import JudgedRecipe
+from tunekit.retraining.metrics import calibration_error, reliability_bins, softmax
 from tunekit.retraining.networks import Judge, Logits
 from tunekit.retraining.test_set import OpenedTestSet
 from tunekit.retraining.trainer import Trainer
-from tunekit.tracking.model import Classifier
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,10 @@ def examine(trainer: Trainer, test: OpenedTestSet, examinees: Examinees, curves:
     """
     judge = Judge(test.images, test.labels)
     classifier = examinees.model.load(trainer.paths)
-    logits = judge.logits(classifier)
+    logits = examinees.model.logits(trainer.paths, judge)
     model = examine_model(classifier, logits, judge)
-    before = _untempered(trainer, examinees.model, judge)
+    temperature = examinees.model.temperature
+    before = reliability_bins(softmax(logits, 1 / temperature), judge.labels) if temperature != 1.0 else None
     folder = trainer.paths.opening(test.opening.number)
     draw_findings(folder, model, before, classifier.classes, curves)
     show_images(folder, test.images, logits, judge, classifier.classes)
@@ -58,8 +58,8 @@ def examine(trainer: Trainer, test: OpenedTestSet, examinees: Examinees, curves:
             "members": [
                 _member(trainer, member.training, member.weight) for member in examinees.model.members
             ],
-            "temperature": examinees.model.temperature,
-            "calibration_error_before": before.calibration_error if before else None,
+            "temperature": temperature,
+            "calibration_error_before": calibration_error(before) if before else None,
             "ensemble": _ensemble(trainer, examinees.alone, logits, model, judge),
         },
     }
@@ -75,23 +75,14 @@ def _recipe_rows(trainer: Trainer, examinees: Examinees, judge: Judge) -> list[R
     ]
 
 
-def _untempered(trainer: Trainer, model: HandedOver, judge: Judge) -> ExaminedModel | None:
-    """The model as it was before temperature scaling, if it was scaled."""
-    if model.temperature == 1.0:
-        return None
-    classifier = dataclasses.replace(model, temperature=1.0).load(trainer.paths)
-    return examine_model(classifier, judge.logits(classifier), judge)
-
-
 def _ensemble(
     trainer: Trainer, alone: HandedOver | None, logits: Logits, model: ExaminedModel, judge: Judge
 ) -> Result | None:
     """What an ensemble gains over the winner's best network, and what it costs."""
     if alone is None:
         return None
-    classifier: Classifier = alone.load(trainer.paths)
-    own = judge.logits(classifier)
-    single = examine_model(classifier, own, judge)
+    own = alone.logits(trainer.paths, judge)
+    single = examine_model(alone.load(trainer.paths), own, judge)
     gained = gain(logits, own, judge)
     return {
         "alone": _member(trainer, alone.members[0].training, 1.0),

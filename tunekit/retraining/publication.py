@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import NamedTuple
 
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split
-from tunekit.errors import TrackingError
 from tunekit.paths import SearchPaths
 from tunekit.retraining.findings import Result, save_result
 from tunekit.retraining.handover import HandedOver, Member
@@ -18,16 +18,19 @@ from tunekit.tuning.settings import SearchSettings
 _EXAMPLES = 2  # images that come with the model; one alone would fix the batch size
 
 
+class Publication(NamedTuple):
+    """A result, and why MLflow does not have it, if so."""
+
+    result: Result
+    problem: str | None
+
+
 def publish(
     paths: SearchPaths, settings: SearchSettings, pack: Pack, result: Result, say: Callable[[str], None]
-) -> Result:
-    """Bring a result into MLflow, once; the same call tries again what MLflow did not take.
-
-    Returns:
-        The result with its `registration`; without, if MLflow did not answer, which `say` is told.
-    """
+) -> Publication:
+    """Bring a result into MLflow, once; the next call tries again what MLflow did not take."""
     if result["registration"] is not None:
-        return result
+        return Publication(result, None)
     say("Handing the model over to MLflow ...")
     number = result["opening"]["number"]
     try:
@@ -35,12 +38,10 @@ def publish(
         run.record(number, _metrics(result), _tags(result), paths.retraining.opening(number))
         registration = run.hand_over(_model(paths, pack, result))
     except Exception as error:  # whatever MLflow raises: the result is on disk, and this can be done again
-        reason = str(error) if isinstance(error, TrackingError) else problem(error, settings.tracking_uri)
-        say(f"The model is not registered ({reason}): the same command tries again")
-        return result
+        return Publication(result, problem(error, settings.tracking_uri))
     result = {**result, "registration": asdict(registration)}
     save_result(paths.retraining, result)
-    return result
+    return Publication(result, None)
 
 
 def _metrics(result: Result) -> dict[str, float]:

@@ -37,7 +37,8 @@ class RetrainingOutcome:
     result: Result | None  # None: interrupted, the same call goes on
     known: bool  # the result is that of an earlier call: nothing was trained or opened
     seconds: float
-    untracked_events: int = 0  # not yet in MLflow
+    untracked_events: int  # not yet in MLflow
+    problem: str | None  # why the model is not in MLflow's registry, if it is not
 
 
 def retrain(
@@ -72,9 +73,10 @@ def retrain(
             with Trainer(paths, settings, pack, view, time_budget, machine) as trainer:
                 result = _Retraining(paths, settings, request, pack, candidates, trainer, view).run()
                 untracked = trainer.finish(result is not None)
+        problem = None
         if result is not None:
-            result = publish(paths, settings, pack, result, view.say)
-        return RetrainingOutcome(result, known, time.monotonic() - started, untracked)
+            result, problem = publish(paths, settings, pack, result, view.say)
+        return RetrainingOutcome(result, known, time.monotonic() - started, untracked, problem)
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,9 @@ class _Retraining:
         results_dir = self.paths.folder.parent
         before = openings_of_data(results_dir, self.pack.test_digest)
         test = open_test_set(self.paths, self.pack, examinees.names)
-        self.view.say(f"Opening the test set: {len(test.labels):,} images ...")
+        self.view.say(
+            f"Opening the test set of {len(test.labels):,} images for {', '.join(examinees.names)} ..."
+        )
         found = examine(self.trainer, test, examinees, curves)
         return {**found, "earlier_openings": [asdict(opening) for opening in before]}
 

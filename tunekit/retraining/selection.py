@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,32 +52,35 @@ def verdicts(ordered: list[Standing], default: str | None) -> list[str]:
         default: the name of the default recipe, if it took part.
     """
     winner, *others = ordered
-    if not others:
-        return []
-    if any(standing.behind and standing.behind.seeds < 2 for standing in others):
-        return [f"With one seed a recipe, nobody can tell whether {winner.name} is better than the others."]
+    known = {one.name: one.behind for one in others if one.behind and one.behind.seeds >= 2}
+    ahead = [name for name, behind in known.items() if behind.beyond_noise]
+    close = [name for name in known if name not in ahead]
+    unknown = [one.name for one in others if one.name not in known]
     sentences = []
-    close = [standing.name for standing in others if not _clearly_behind(standing)]
-    if winner.name == default:
+    if winner.name == default and known:
         sentences.append("The default recipe was not beaten.")
-    elif default is not None:
-        sentences.append(_against_default(next(one for one in others if one.name == default)))
-    rivals = [name for name in close if name != default]
-    if rivals:
-        sentences.append(f"{winner.name} is within noise of {' and '.join(rivals)}.")
-    elif len(others) > (default is not None and winner.name != default):
-        sentences.append(f"{winner.name} is ahead of all other recipes by more than noise.")
+    elif default in known:
+        sentences.append(_against_default(winner.name, known[default]))
+    if rivals := [name for name in close if name != default]:
+        sentences.append(f"{winner.name} is within noise of {_listed(rivals)}.")
+    if behind := [name for name in ahead if name != default]:
+        whom = "all other recipes" if len(ahead) == len(others) else _listed(behind)
+        sentences.append(f"{winner.name} is ahead of {whom} by more than noise.")
+    if unknown:
+        question = f"whether {winner.name} is better than {_listed(unknown)}"
+        sentences.append(f"Nobody can tell {question}: that takes two seeds of each.")
     return sentences
 
 
-def _clearly_behind(standing: Standing) -> bool:
-    return standing.behind is not None and standing.behind.beyond_noise
+def _against_default(winner: str, default: Difference) -> str:
+    interval = default.interval
+    words = f"{default.mean:.4f} (95 %: {interval.low:+.4f} to {interval.high:+.4f})"
+    if default.beyond_noise:
+        return f"{winner} beats the default recipe by {words}."
+    return f"{winner} is within noise of the default recipe: it is ahead by {words}."
 
 
-def _against_default(default: Standing) -> str:
-    assert default.behind is not None
-    gain, interval = default.behind.mean, default.behind.interval
-    words = f"{gain:.4f} (95 %: {interval.low:+.4f} to {interval.high:+.4f})"
-    if default.behind.beyond_noise:
-        return f"The winner beats the default recipe ({default.name}) by {words}."
-    return f"The winner is within noise of the default recipe ({default.name}): it is ahead by {words}."
+def _listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

@@ -68,7 +68,7 @@ def openings(paths: SearchPaths) -> list[Opening]:
     try:
         lines = paths.test_openings.read_text(encoding="utf-8").splitlines()
         return [_opening(json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise SearchError(f"{paths.test_openings}: not a record of openings ({error})") from None
 
 

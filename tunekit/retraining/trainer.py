@@ -208,13 +208,14 @@ class _RetrainingWork:
         part = " on training and validation images" if wanted[0].part == "train+val" else ""
         return (
             f"Will train {', '.join(names)}{part}, with {len(wanted) // len(names)} seeds each: "
-            f"{len(wanted)} trainings{f' ({done} are done)' if done else ''} of {self._epochs_words()} "
-            f"epochs, none stopped early; {resources.words()}"
+            f"{len(wanted)} trainings{f' ({done} are done)' if done else ''} of {self._epochs_words()}, "
+            f"none stopped early; {resources.words()}"
         )
 
     def _epochs_words(self) -> str:
         epochs = sorted({self.planned[training].epochs for training in self.policy.wanted})
-        return f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
+        span = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
+        return f"{span} epoch{'s' * (epochs[-1] > 1)}"
 
     def estimate(self, seconds_per_image: list[float], resources: Resources) -> Estimate:
         left = self.policy.left

@@ -152,6 +152,7 @@ class RetrainingPolicy:
                 number,
                 params=dict(training.params),
                 baseline=training.baseline,
+                seen_validation=training.part == "train+val" or None,
             )
         )
         return Suggestion(number, training.params)

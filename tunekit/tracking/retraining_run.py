@@ -74,10 +74,21 @@ class RetrainingRun:
         for name, text in {**tags, "test_openings": str(number)}.items():
             self._client.set_tag(self._run_id, name, text)
         self._client.log_artifacts(self._run_id, str(folder), f"opening-{number}")
-        if self._search_run_id:
-            self._client.set_tag(self._run_id, "search_run", self._search_run_id)
-            self._client.set_tag(self._search_run_id, "retraining_run", self._run_id)
+        self._link(number)
+
+    def _link(self, number: int) -> None:
+        """The search's run may be in another MLflow, or a person deleted it: then there is none to link."""
+        from mlflow.exceptions import MlflowException
+
+        if not self._search_run_id:
+            return
+        try:
             self._client.set_tag(self._search_run_id, "test_openings", str(number))
+            self._client.set_tag(self._search_run_id, "retraining_run", self._run_id)
+            self._client.set_tag(self._run_id, "search_run", self._search_run_id)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
 
     def hand_over(self, model: HandedModel) -> Registration:
         """Log the model, register it as a new version, and make it `best` if it is."""
@@ -96,6 +107,8 @@ class RetrainingRun:
 
 
 def problem(error: Exception, uri: str) -> str:
-    """An error of MLflow in one line."""
+    """What went wrong with MLflow, in one line."""
+    if isinstance(error, TrackingError):
+        return str(error)
     lines = str(error).splitlines() or [type(error).__name__]
     return f"MLflow at {masked(uri)}: {masked(lines[0])[:300]}"

@@ -118,7 +118,7 @@ class SearchRuns:
         state = State.of_trial(trial, interrupted)
         if state.status == "RUNNING":
             self._reopen_parent()
-        points = [point for result in trial.results[written:] for point in _points(result)]
+        points = [point for result in trial.results[written:] for point in _points(trial, result)]
         if state.status != "RUNNING":
             points += _best_points(trial)
         params = {name: _text(value) for name, value in trial.params.items()} if written == 0 else {}
@@ -329,14 +329,16 @@ def _metric(name: str, value: float, when: float, step: int, model_id: str | Non
     return Metric(name, float(value), _milliseconds(when), step, model_id=model_id)
 
 
-def _points(result: Result) -> Iterable[Metric]:
+def _points(trial: Trial, result: Result) -> Iterable[Metric]:
     values = {"val_accuracy": result.value, **result.metrics}
+    if trial.seen_validation:
+        values = {name: value for name, value in result.metrics.items() if name != "val_loss"}
     return [_metric(name, value, result.time, result.epoch) for name, value in values.items()]
 
 
 def _best_points(trial: Trial) -> list[Metric]:
     """At the time and step of the best epoch, so that a better one is later and the same one the same."""
-    if trial.best is None:
+    if trial.best is None or trial.seen_validation:
         return []
     values = {"best_val_accuracy": trial.best.value, "best_epoch": trial.best.epoch}
     return [_metric(name, value, trial.best.time, trial.best.epoch) for name, value in values.items()]

@@ -79,14 +79,14 @@ def _with_baselines(settings: SearchSettings, baselines: Sequence[Baseline]) -> 
 
 
 def _possible(baselines: Sequence[Baseline], weights: Provision, samples: int, view: View) -> list[Baseline]:
-    """The baselines that can be trained here; an error only if nothing else would be."""
-    possible = []
-    for baseline in baselines:
+    """The baselines that can be trained here; an error only if nothing is left to train."""
+    possible: list[Baseline] = []
+    for place, baseline in enumerate(baselines, start=1):
         try:
             weights.provide(Recipe.from_flat(baseline.recipe))
             possible.append(baseline)
         except TunekitError as error:
-            if samples == 0:
+            if not (samples or possible) and place == len(baselines):
                 raise
             view.say(f"Baseline {baseline.name} is left out: {error}")
     return possible

@@ -159,7 +159,7 @@ class LiveView:
         table.add_column("recipe", no_wrap=True, overflow="ellipsis", ratio=1)
         running = [trial for trial in trials if trial.status == "running"]
         for trial in running[:_MOST_RUNNING_ROWS]:
-            value = f"{trial.results[-1].value:.4f}" if trial.results else "-"
+            value = f"{trial.results[-1].value:.4f}" if trial.results and not trial.seen_validation else "-"
             table.add_row(
                 self._watched.name(trial).removeprefix("trial "),
                 f"{trial.epoch}/{self._watched.epochs}",
@@ -197,7 +197,7 @@ def trial_name(trial: Trial) -> str:
 
 def _end_words(watched: Watched, trial: Trial) -> str:
     """How a trial ended."""
-    best = f" at {trial.best.value:.4f}" if trial.best is not None else ""
+    best = f" at {trial.best.value:.4f}" if trial.best is not None and not trial.seen_validation else ""
     how = {
         "completed": f"completed{best}",
         "stopped": f"stopped early at epoch {trial.rung}{best}",
