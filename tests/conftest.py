@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.driver import Driver, end
 from tunekit.data.datasets import open_dataset
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split, make_split
@@ -43,3 +45,17 @@ def digits(data_dir: Path) -> Pack:
 def digits_split(digits: Pack) -> Split:
     """288 of them train and 72 validate, so that an epoch takes a blink."""
     return make_split(digits.train()[1], fraction=0.2, seed=0, limit=360)
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+    """Starts `tunekit` with arguments in `tmp_path`; what is left of it is ended and looked for."""
+    drivers: list[Driver] = []
+
+    def start(*arguments: str) -> Driver:
+        drivers.append(Driver(tmp_path, *arguments))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        end(driver)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from tunekit.data.datasets import open_dataset
+from tunekit.data.folder import image_files, read_image, read_images
 from tunekit.data.pack import Pack
 from tunekit.errors import DataError
 
@@ -326,3 +327,49 @@ def test_too_large_image(photos: Path, monkeypatch: pytest.MonkeyPatch, limit: i
 def test_odd_image_size(photos: Path) -> None:
     with pytest.raises(DataError, match="image size must be 1 pixel or more, but got 0"):
         pack_of(photos, 0)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "I;16"])
+def test_one_image_is_read_as_packing_reads_it(tmp_path: Path, mode: str) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (9, 15, 4), dtype=np.uint8)
+    if mode == "I;16":
+        image = Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(values, "RGBA").convert(mode)
+    packed = packed_pixels(tmp_path / "set", image)
+    found = read_image(tmp_path / "set" / "train" / "a" / "0.png", 4, 4, 3)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, packed)
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(3, [RED, BLUE]), (1, [(76,), (29,)])])
+def test_an_image_of_another_shape_than_square(
+    tmp_path: Path, channels: int, expected: list[tuple[int, ...]]
+) -> None:
+    halves = Image.new("RGB", (12, 4), RED)
+    halves.paste(BLUE, (6, 0, 12, 4))
+    found = read_image(save(tmp_path / "halves.png", halves), 2, 6, channels)
+    assert found.shape == (2, 6, channels)
+    assert [tuple(found[0, column].tolist()) for column in (0, 5)] == expected
+
+
+def test_the_images_of_a_folder_are_listed_in_order(tmp_path: Path) -> None:
+    for name in ("b.png", "a/deep/2.jpg", "a/1.WEBP", ".hidden.png", "a/.git/3.png"):
+        save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    listed = [path.relative_to(tmp_path).as_posix() for path in image_files(tmp_path)]
+    assert listed == ["a/1.WEBP", "a/deep/2.jpg", "b.png"]
+
+
+def test_an_unreadable_image_does_not_lose_the_others(tmp_path: Path) -> None:
+    paths = [
+        save(tmp_path / "good.png"),
+        tmp_path / "broken.png",
+        tmp_path / "absent.png",
+        save(tmp_path / "g.jpg"),
+    ]
+    paths[1].write_bytes(b"no image")
+    good, broken, absent, last = read_images(paths, 4, 4, 3)
+    assert isinstance(good, np.ndarray) and isinstance(last, np.ndarray)
+    assert str(broken) == f"cannot read image {paths[1]}: it is not a JPEG, PNG or WebP image"
+    assert isinstance(absent, DataError) and str(paths[2]) in str(absent)

@@ -3,22 +3,19 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
 from tests.conftest import TEST_DATA, needs_real_images
+from tests.driver import Driver
 from tunekit.data.pack import Pack
 from tunekit.history import History
-from tunekit.paths import SearchPaths, find_search
+from tunekit.paths import SearchPaths
 from tunekit.reporting.leaderboard import baseline_rows, search_rows
 from tunekit.space import Baseline, load_space
 from tunekit.tracking.client import open_client
@@ -228,76 +225,6 @@ def test_a_time_budget_interrupts_and_trials_go_on_where_they_were(tmp_path: Pat
         assert epochs == [list(range(1, len(of_trial) + 1)) for of_trial in epochs]
         assert [len(of_trial) for of_trial in epochs] >= trained
         trained = [len(of_trial) for of_trial in epochs]
-
-
-class Driver:
-    """`tunekit` in a process of its own."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.folder = folder
-        self.started = time.time()
-        command = [sys.executable, "-m", "tunekit", *arguments]
-        self.process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    def wait(self) -> tuple[int, str]:
-        output, _ = self.process.communicate(timeout=280)
-        return self.process.returncode, output
-
-    def when(self, condition: Callable[[History], bool]) -> SearchPaths:
-        """Wait until the search's history fulfils the condition."""
-        deadline = time.monotonic() + 200
-        while time.monotonic() < deadline and self.process.poll() is None:
-            history = self.folder / "results" / "s" / "history.jsonl"
-            if history.exists() and condition(History.read(history)):
-                return find_search(self.folder / "results", "s")
-            time.sleep(0.1)
-        raise AssertionError(f"did not come: {self.wait()}")
-
-    def family(self) -> list[psutil.Process]:
-        """Ray's processes of this driver: Ray puts them into sessions of their own, so look by age."""
-        return [
-            process
-            for process in psutil.process_iter()
-            if process.create_time() >= self.started and is_ray(process)
-        ]
-
-    def workers(self) -> list[psutil.Process]:
-        """Processes in which trials run (and none of Ray's own)."""
-        busy = [process for process in self.family() if words(process).startswith("ray::")]
-        return [process for process in busy if not any(w in words(process) for w in ("Agent", "IDLE"))]
-
-
-def words(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-def is_ray(process: psutil.Process) -> bool:
-    return words(process).startswith("ray::") or "/ray/core/src/ray/" in words(process)
-
-
-@pytest.fixture
-def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
-    drivers: list[Driver] = []
-
-    def start(*arguments: str) -> Driver:
-        drivers.append(Driver(tmp_path, *arguments))
-        return drivers[-1]
-
-    yield start
-    for driver in drivers:
-        driver.process.kill()
-        driver.process.communicate()
-        # Workers end with their driver; Ray's agents try to reach its dead server for a minute more.
-        agents = [process for process in driver.family() if "Agent" in words(process)]
-        for process in agents:
-            process.kill()
-        _, left = psutil.wait_procs(driver.family(), timeout=30)
-        assert not left, f"a killed driver leaves processes behind: {left}"
 
 
 def command(data_dir: str, space: Path, dataset: str = "digits", *more: str) -> tuple[str, ...]:

@@ -50,6 +50,8 @@ def model_lines(result: Result) -> list[str]:
     what = f"{first['recipe']}, seed {first['seed']}"
     if len(model["members"]) > 1:
         what = f"an ensemble of {len(model['members'])} networks"
+    elif model["ensemble"]:
+        what += ", which no ensemble beat on the validation images"
     lines = [
         f"The model handed over is {what}: test accuracy {model['accuracy']:.4f} on {images:,} images "
         f"(95 %, binomial: {_interval(model['interval'])}), "
@@ -89,7 +91,7 @@ def _ensemble_line(ensemble: Mapping[str, Any]) -> str:
     interval = ensemble["gain_interval"]
     noise = ", within noise" if interval["low"] <= 0 <= interval["high"] else ""
     return (
-        f"Against the winner's best network alone ({ensemble['accuracy_alone']:.4f}) the ensemble gains "
+        f"Against the winner's best network alone ({ensemble['accuracy_alone']:.4f}) it gains "
         f"{ensemble['gain']:+.4f} (95 %: {interval['low']:+.4f} to {interval['high']:+.4f}{noise}), is "
         f"{ensemble['slower']:.1f} times as slow and has {ensemble['larger']:.1f} times the parameters."
     )

@@ -29,20 +29,22 @@ def find_result(paths: SearchPaths, key: str | None = None) -> Result | None:
     Raises:
         SearchError: if a result is damaged.
     """
-    numbers = [
-        int(folder.name.removeprefix("opening-")) for folder in paths.retraining.folder.glob("opening-*")
-    ]
-    for number in sorted(numbers, reverse=True):
+    ends = [folder.name.removeprefix("opening-") for folder in paths.retraining.folder.glob("opening-*")]
+    # A person may have made a copy of one, with a name of its own.
+    for number in sorted((int(end) for end in ends if end.isdecimal()), reverse=True):
         file = paths.retraining.result(number)
-        if file.is_file() and (key is None or _read(file)["key"] == key):
-            return _read(file)
+        result = _read(file) if file.is_file() else None
+        if result is not None and key in (None, result["key"]):
+            return result
     return None
 
 
-def save_result(paths: RetrainingPaths, result: Result) -> None:
-    """Write the result of an opening, whole or not at all."""
-    with atomic_write(paths.result(result["opening"]["number"])) as temporary:
+def save_result(paths: RetrainingPaths, result: Result) -> Result:
+    """Write the result of an opening, whole or not at all; returns what `find_result` will read."""
+    file = paths.result(result["opening"]["number"])
+    with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return _read(file)
 
 
 def _read(file: Path) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,12 +11,14 @@ from pathlib import Path
 from tunekit.baselines import Baseline, matching_baselines
 from tunekit.errors import SearchError
 from tunekit.paths import SearchPaths, search_paths
+from tunekit.recipe import Recipe
 from tunekit.tuning.baseline_choice import find_in_spaces
 from tunekit.tuning.begin import begin_search
 from tunekit.tuning.progress import View
 from tunekit.tuning.settings import SearchSettings
 
 _SAME = ("dataset", "train_limit", "val_fraction", "seed", "image_size")
+_LONGEST_NAME = 100  # of a search
 
 
 def baselines_by_dataset(patterns: Sequence[str]) -> dict[str, list[Baseline]]:
@@ -26,8 +29,8 @@ def baselines_by_dataset(patterns: Sequence[str]) -> dict[str, list[Baseline]]:
         SearchError: if one has no data set.
     """
     found: dict[str, list[Baseline]] = {}
-    for baseline in dict.fromkeys(one.name for pattern in patterns for one in matching_baselines(pattern)):
-        known = matching_baselines(baseline)[0]
+    named = {known.name: known for pattern in patterns for known in matching_baselines(pattern)}
+    for known in named.values():
         if not known.dataset:
             raise SearchError(f"baseline {known.name} has no data set that it was reported for")
         found.setdefault(known.dataset, []).append(known)
@@ -73,9 +76,7 @@ def _folder(
         return begin_search(settings, results_dir, view, baselines=baselines)
     there = SearchSettings.load(paths)
     differing = [field for field in _SAME if getattr(there, field) != getattr(settings, field)]
-    # Those that could not be had when it was laid down were left out.
-    same_recipes = {known.name for known in there.known_recipes()} <= {known.name for known in baselines}
-    if differing or not same_recipes or there.samples:
+    if differing or there.samples or not _holds(there, baselines):
         what = differing[0] if differing else "recipes"
         raise SearchError(
             f"a search called {name!r} is there already with other {what}: choose another --name"
@@ -83,7 +84,19 @@ def _folder(
     return paths
 
 
+def _holds(there: SearchSettings, baselines: Sequence[Baseline]) -> bool:
+    """Whether a folder has these recipes; those whose first weights could not be had were left out of it."""
+    held = {known.name for known in there.known_recipes()}
+    wanted = {known.name for known in baselines}
+    sure = {known.name for known in baselines if Recipe.from_flat(known.recipe).init == "random"}
+    return sure <= held <= wanted
+
+
 def _name(dataset: str, baselines: Sequence[Baseline]) -> str:
-    """The same for the same recipes, so that the same command goes on with them."""
+    """The same for the same recipes, so that the same command goes on with them; another for others."""
     words = "-".join(["baselines", dataset, *(known.name for known in baselines)])
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", words)[:100].rstrip("-._")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", words)
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(words.encode()).hexdigest()[:8]
+    return f"{name[: _LONGEST_NAME - 9].rstrip('-._')}-{digest}"

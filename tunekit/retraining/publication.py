@@ -40,8 +40,7 @@ def publish(
     except Exception as error:  # whatever MLflow raises: the result is on disk, and this can be done again
         return Publication(result, problem(error, settings.tracking_uri))
     result = {**result, "registration": asdict(registration)}
-    save_result(paths.retraining, result)
-    return Publication(result, None)
+    return Publication(save_result(paths.retraining, result), None)
 
 
 def _metrics(result: Result) -> dict[str, float]:

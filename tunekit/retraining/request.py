@@ -45,6 +45,8 @@ class Request:
 
     def key(self, candidates: Sequence[Candidate]) -> str:
         """16 hex digits: the same for requests that lead to the same networks."""
-        recipes = [(candidate.recipe.to_flat(), candidate.epochs) for candidate in candidates]
+        trained = [[candidate.recipe.to_flat(), candidate.epochs] for candidate in candidates]
+        # Sorted, because a search that went on may rank the same recipes otherwise.
+        recipes = sorted(json.dumps(recipe, sort_keys=True) for recipe in trained)
         wish = [recipes, self.seeds, self.refit, self.ensemble, self.calibrate]
-        return hashlib.sha256(json.dumps(wish, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(wish).encode()).hexdigest()[:16]

@@ -115,8 +115,7 @@ class _Retraining:
         every = [training for group in ids.values() for training in group]
         curves = curves_of(self.trainer.planned, self.trainer.history, every)
         result = {**self._choice(ordered, by_name), **self._open(examinees, curves), "registration": None}
-        save_result(self.trainer.paths, result)
-        return result
+        return save_result(self.trainer.paths, result)
 
     def _train(self, candidates: Sequence[Candidate], part: Part) -> dict[str, list[int]] | None:
         """The trainings of each candidate, by its name; the first seed of every candidate comes first."""
