@@ -146,16 +146,19 @@ def test_another_data_set_under_the_same_name_is_refused(settings: SearchSetting
         folders(wanted, results_dir, "C-cifar10-resnet18-lr0.1")
 
 
-@pytest.mark.parametrize("patterns", [(VGG,), (LENET, VGG), ("C-mnist-*",)])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [((LENET,), (VGG,)), ((LENET,), (LENET, VGG)), ((LENET, VGG), (LENET,)), ((LENET,), ("C-mnist-*",))],
+)
 def test_other_recipes_under_the_same_name_are_refused(
-    settings: SearchSettings, results_dir: Path, patterns: tuple[str, ...]
+    settings: SearchSettings, results_dir: Path, first: tuple[str, ...], second: tuple[str, ...]
 ) -> None:
     wanted = replace(settings, name="mine")
-    folders(wanted, results_dir, LENET)
+    folders(wanted, results_dir, *first)
     with pytest.raises(
         SearchError, match="'mine' is there already with other recipes: choose another --name"
     ):
-        folders(wanted, results_dir, *patterns)
+        folders(wanted, results_dir, *second)
 
 
 def test_a_recipe_whose_first_weights_could_not_be_had_may_be_absent(

@@ -206,6 +206,15 @@ def test_a_training_is_known_by_what_it_trains_and_not_by_its_name(paths: Retrai
     assert Trainings(paths).ids_of([plan(candidate("trial 09"), seed=1)]) == [usual]
 
 
+def test_a_training_is_called_what_the_latest_call_calls_it(paths: RetrainingPaths) -> None:
+    # With more of the best, a trial may turn out to have the recipe that was `default recipe` before.
+    trainings = Trainings(paths)
+    trainings.ids_of([plan(candidate("default recipe"), seed) for seed in (1, 2)])
+    trainings.ids_of([plan(candidate("trial 00 (default)"), seed) for seed in (1, 2, 3)])
+    assert {training.name for training in trainings.planned} == {"trial 00 (default)"}
+    assert {training.name for training in Trainings(paths).planned} == {"trial 00 (default)"}
+
+
 @pytest.mark.parametrize(
     "other",
     [

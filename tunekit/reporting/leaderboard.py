@@ -15,6 +15,7 @@ from rich.table import Table
 from tunekit.errors import SearchError
 from tunekit.history import History, Trial, TrialStatus
 from tunekit.paths import SearchPaths, list_searches
+from tunekit.retraining.test_set import openings
 from tunekit.space import load_space
 from tunekit.tuning.policy import policy_of, recipe_of
 from tunekit.tuning.progress import recipe_words
@@ -123,12 +124,14 @@ def baseline_table(rows: list[Row]) -> Table:
 
 def search_table(rows: list[Row]) -> Table:
     """`search_rows` for a terminal."""
-    table = _table("search", "dataset", "space", "state", "trials", "best val accuracy", "begun")
+    columns = ("search", "dataset", "space", "state", "trials", "best val accuracy", "begun")
+    table = _table(*columns, "test set opened")
     for row in rows:
         begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created"]))
         best = f"{row['best_val_accuracy']:.4f}" if row["best_val_accuracy"] is not None else "-"
         trials = f"{row['ended']}/{row['trials']}"
-        table.add_row(row["search"], row["dataset"], row["space"], row["state"], trials, best, begun)
+        opened = {0: "no", 1: "once"}.get(row["test_openings"], f"{row['test_openings']} times")
+        table.add_row(row["search"], row["dataset"], row["space"], row["state"], trials, best, begun, opened)
     return table
 
 
@@ -188,6 +191,7 @@ def _search_row(paths: SearchPaths) -> Row:
         "best_trial": best.id if best else None,
         "best_val_accuracy": history.recipe_value(best) if best else None,
         "created": settings.created,
+        "test_openings": len(openings(paths)),
     }
 
 
@@ -198,6 +202,8 @@ def _state(paths: SearchPaths, settings: SearchSettings, history: History) -> st
         return "running"
     except OSError:
         pass  # a folder that only can be read: nobody runs a search there
+    if settings.samples == 0 and not history.events and paths.retraining.history.exists():
+        return "retrained"  # known recipes, of which `retrain-best --baseline` trained every seed itself
     space = load_space(paths.space).with_fixed(settings.fixed)
     ended = policy_of(settings, space, history).has_ended(settings.trials)
     return "finished" if ended else "interrupted"

@@ -90,6 +90,7 @@ class Trainings:
     def _id_of(self, wanted: PlannedTraining) -> int:
         for place, known in enumerate(self.planned):
             if known.same_as(wanted):
+                self.planned[place] = wanted  # the search may have given its recipe another name since
                 return place
         self.planned.append(wanted)
         return len(self.planned) - 1

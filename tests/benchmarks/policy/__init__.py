@@ -11,11 +11,14 @@ results/curves-resnet-digits.json.gz. They come from a search without early stop
     .venv/bin/python -m tests.benchmarks.policy.record results/curves results/curves-resnet-digits.json.gz \
         --hardware "2 cores of ..."
 
-That is one table of 400 recipes, replayed by nearest neighbour. A second family of curves is smooth, so that
-any recipe has its own: those of a model (smooth.py) for each of five tasks, fitted on 200 recorded recipes of
-small networks, in results/curves-small-networks-*.json.gz (recorded by small_networks.py).
+That is one table of 400 recipes, replayed by nearest neighbour. With --smooth any recipe has a curve of its
+own, that of a model (smooth.py): for each of five tasks one fitted on 200 recorded recipes of small networks,
+in results/curves-small-networks-*.json.gz (recorded by small_networks.py), and one fitted on the 400 recipes
+of residual networks. Each of these two families is compared by itself. How well the models rank recipes is
+printed by cross_validation.py.
 
-    .venv/bin/python -m tests.benchmarks.policy --smooth --seeds 4
+    .venv/bin/python -m tests.benchmarks.policy --smooth
+    .venv/bin/python -m tests.benchmarks.policy.cross_validation
 
 Every method searches them in the same virtual-clock loop (`tunekit.tuning.replay`) with 4 workers, for as
 many epochs as 40 full trainings have. In the recorded curves a proposed recipe behaves like the one nearest
@@ -26,7 +29,8 @@ epoch, and it is scored by what its *recipe* had after the last epoch: a method 
 punished for an incumbent that is not trained to its end yet, and no method is rewarded for a lucky epoch.
 Normalised regret in %: 0 is the best recipe of the table by that score, 100 the median one; in smooth curves
 the best and the median of 1,500 random recipes, so that a better one than these has less than 0. The stock
-combination's result counts as reached at the epoch from which on the incumbent was as good until the end.
+combination's result counts as reached by a replay at the epoch from which on its incumbent was as good until
+the end, and by a method when the mean regret of its replays is that low for the first time.
 
 BOHB, MOBSTER and CQR are those of Syne Tune 0.14.2; later versions dropped MOBSTER. It needs NumPy 1.26,
 so it lives in an environment of its own, of Python 3.11 or 3.12; the results of both environments meet in

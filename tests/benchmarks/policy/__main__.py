@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +30,15 @@ SMOOTH_TABLES = [
     for task in ("cifar", "hard", "mnist", "animal", "imb")
 ]
 
+_REPLAYS = 20  # of each method in a family, if there are no --seeds
 _LONG_HISTORY = 500  # trials
 
 
 def main() -> None:
     """Replay what is not known yet, then print."""
     arguments = _arguments()
-    every = product(arguments.tables, arguments.methods, range(arguments.seeds))
-    tasks = {key_of(task): task for task in (Task(*row, arguments.smooth) for row in every)}
+    families = _families(arguments.tables)
+    tasks = {key_of(task): task for family in families for task in _tasks(family, arguments)}
     known = _known(arguments.out)
     todo = {key: task for key, task in tasks.items() if key not in known and installed(task.method)}
     for number, (key, outcome) in enumerate(replayed(todo, arguments.processes), start=1):
@@ -46,11 +47,22 @@ def main() -> None:
             temporary.write_text(json.dumps(known))
         table, name, seed, _ = tasks[key]
         print(f"Replayed {number} of {len(todo)}: {name}, {table.name}, seed {seed}", file=sys.stderr)
-    outcomes: dict[str, list[list[Outcome]]] = {}
-    for name, table in product(arguments.methods, arguments.tables):
-        keys = [key for key, task in tasks.items() if (task.method, task.table) == (name, table)]
-        outcomes.setdefault(name, []).append([known[key] for key in keys if key in known])
-    _print(arguments, outcomes)
+    for family in families:
+        outcomes: dict[str, list[list[Outcome]]] = {}
+        for name, path in product(arguments.methods, family):
+            keys = [key for key, task in tasks.items() if (task.method, task.table) == (name, path)]
+            outcomes.setdefault(name, []).append([known[key] for key in keys if key in known])
+        _print(family, outcomes, arguments.smooth)
+
+
+def _families(tables: Sequence[Path]) -> list[list[Path]]:
+    """Tables of as many epochs that follow each other: one budget, so one comparison."""
+    return [list(family) for _, family in groupby(tables, key=lambda table: read_table(table)["epochs"])]
+
+
+def _tasks(family: Sequence[Path], arguments: argparse.Namespace) -> list[Task]:
+    seeds = range(arguments.seeds or math.ceil(_REPLAYS / len(family)))
+    return [Task(*row, arguments.smooth) for row in product(family, arguments.methods, seeds)]
 
 
 def _known(out: Path) -> dict[str, Outcome]:
@@ -61,7 +73,11 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.policy")
     usual = [name for name, row in METHODS.items() if row.usual]
     others = ", ".join(name for name in METHODS if name not in usual)
-    parser.add_argument("--seeds", type=int, help="replays of each method and table (default: 20; smooth: 4)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        help=f"replays of each method and table (default: {_REPLAYS} over all tables of as many epochs)",
+    )
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -70,7 +86,7 @@ def _arguments() -> argparse.Namespace:
         help=f"default: {' '.join(usual)}; others: {others}, or any SAMPLER+SCHEDULER[@GRACE] of tunekit",
     )
     parser.add_argument("--smooth", action="store_true", help="in smooth curves, fitted on the tables")
-    parser.add_argument("--tables", nargs="+", type=Path, help="default: resnet-digits or small-networks-*")
+    parser.add_argument("--tables", nargs="+", type=Path, help="default: resnet-digits; smooth: all")
     parser.add_argument("--processes", type=int, default=2, help="that replay (default: %(default)s)")
     parser.add_argument(
         "--out",
@@ -79,8 +95,7 @@ def _arguments() -> argparse.Namespace:
         help="what was replayed, so that an interrupted benchmark goes on (default: %(default)s)",
     )
     arguments = parser.parse_args()
-    arguments.seeds = arguments.seeds or (4 if arguments.smooth else 20)
-    arguments.tables = arguments.tables or (SMOOTH_TABLES if arguments.smooth else TABLES)
+    arguments.tables = arguments.tables or ([*SMOOTH_TABLES, *TABLES] if arguments.smooth else TABLES)
     if mistake := _mistake(arguments.tables, arguments.methods):
         parser.error(mistake)
     return arguments
@@ -102,36 +117,36 @@ def _mistake(tables: Sequence[Path], names: Sequence[str]) -> str | None:
     return None
 
 
-def _print(arguments: argparse.Namespace, outcomes: Mapping[str, Replays]) -> None:
-    tables = [read_table(path) for path in arguments.tables]
-    curves = [curves_for(path, arguments.smooth) for path in arguments.tables]
-    for table, of_table in zip(tables, curves, strict=True):
-        print(_conditions(table, of_table.final, arguments.smooth))
+def _print(family: Sequence[Path], outcomes: Mapping[str, Replays], smooth: bool) -> None:
+    curves = [curves_for(path, smooth) for path in family]
+    for path, of_table in zip(family, curves, strict=True):
+        print(_conditions(read_table(path), of_table.final, smooth))
     budget = TRAININGS * curves[0].epochs
     seeds = max(len(replays) for by_table in outcomes.values() for replays in by_table)
     print(
         f"\n{WORKERS} simulated workers, budget {TRAININGS} full trainings ({budget} epochs), {seeds} seeds"
-        f"{' for each table' if len(tables) > 1 else ''}. Normalised regret in %: mean and 95 % interval.\n"
+        f"{' for each table' if len(family) > 1 else ''}. Normalised regret in %: mean and 95 % interval.\n"
     )
-    print(markdown(outcomes, {name: method(name).title for name in outcomes}, budget))
-    if not arguments.smooth:
+    print(markdown(outcomes, {name: method(name).title for name in outcomes}, budget) + "\n")
+    if not smooth:
         long = suggestion_ms_after(_LONG_HISTORY, curves[0])
-        print(f"\nA suggestion of tunekit with {_LONG_HISTORY} trials in the history: median {long:.0f} ms.")
+        print(f"A suggestion of tunekit with {_LONG_HISTORY} trials in the history: median {long:.0f} ms.")
 
 
 def _conditions(table: Table, final: Floats, smooth: bool) -> str:
     """What a table holds and what regret means there."""
-    recipes = table["recipes"]
     best, middle = float(final.max()), float(np.median(final))
-    error = 100 * math.sqrt(best * (1 - best) / table["val_images"]) / (best - middle)
-    failed = sum("failed_at" in recipe for recipe in recipes)
-    noise = f"; the standard error of the best recipe's accuracy is worth {error:.1f} % of regret"
-    references = f" of {REFERENCES} random recipes in the smooth curves"
-    return (
-        f"- {table['dataset'].removesuffix('.')}: {len(recipes)} random recipes ({failed} of which failed) x "
-        f"{table['epochs']} epochs, recorded on {table['hardware']}. Last validation accuracy"
-        f"{references if smooth else ''}: best {best:.4f}, median {middle:.4f}{'' if smooth else noise}."
+    failed = sum("failed_at" in recipe for recipe in table["recipes"])
+    references = f" of {REFERENCES} random recipes in the smooth curves" if smooth else ""
+    text = (
+        f"- {table['dataset'].removesuffix('.')}: {len(table['recipes'])} random recipes "
+        f"({failed} of which failed) x {table['epochs']} epochs, recorded on {table['hardware']}. "
+        f"Last validation accuracy{references}: best {best:.4f}, median {middle:.4f}"
     )
+    if smooth:
+        return f"{text}."
+    error = 100 * math.sqrt(best * (1 - best) / table["val_images"]) / (best - middle)
+    return f"{text}; the standard error of the best recipe's accuracy is worth {error:.1f} % of regret."
 
 
 if __name__ == "__main__":

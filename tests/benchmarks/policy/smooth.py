@@ -23,8 +23,8 @@ from tunekit.tuning.replay import Curves, Floats, Record
 REFERENCES = 1500  # random recipes against which a search is measured
 _COMPONENTS = 10  # principal components of the curves
 _STEPS = 800  # of the network's training
-# Of the decays and rates tried, these rank recipes best that are left out (rank correlation 0.72 to 0.92 in
-# 5-fold cross-validation), as far as they still follow those that are not (0.94 to 0.97).
+# Of the decays and rates tried on small networks, these rank recipes best that are left out (rank correlation
+# 0.73 to 0.91, see cross_validation.py), as far as they still follow those that are not (0.94 to 0.97).
 _DECAY, _RATE = 0.1, 1e-3
 _MARGIN = 0.01  # keeps the logits of accuracies of 0 and 1 finite
 
@@ -38,7 +38,7 @@ class CurveModel:
     def __init__(self, recorded: Curves) -> None:
         """
         Args:
-            recorded: every recipe trained in full, and every key of the space always active.
+            recorded: every recipe trained in full.
         """
         self.space, self.epochs = recorded.space, recorded.epochs
         self.encoding = SpaceEncoding(recorded.space)
@@ -57,13 +57,23 @@ class CurveModel:
         )
         rows = np.array([self.encoding.encode(record.params) for record in recorded.records])
         for _ in range(_STEPS):
-            self._network.partial_fit(2 * rows - 1, components / self._unit)
+            self._network.partial_fit(self._inputs(rows), components / self._unit)
 
     def curves(self, rows: Rows) -> Floats:
         """Validation accuracies, shape (recipes, epochs), of encoded recipes."""
-        components = self._network.predict(2 * rows - 1) * self._unit
+        components = self._network.predict(self._inputs(rows)) * self._unit
         logits = self._axes.inverse_transform(components)
         return np.asarray((1 + 2 * _MARGIN) / (1 + np.exp(-logits)) - _MARGIN)
+
+    def _inputs(self, rows: Rows) -> Floats:
+        """Of a range one column from -1 to 1, of a key with choices one for each of them; 0 if inactive."""
+        columns = []
+        for key, column in zip(self.space.parameters.values(), rows.T, strict=True):
+            if key.choices:
+                columns += [(column == choice).astype(float) for choice in range(len(key.choices))]
+            else:
+                columns.append(np.nan_to_num(2 * column - 1))
+        return np.column_stack(columns)
 
 
 class SmoothCurves(Curves):

@@ -1,5 +1,6 @@
 """The benchmark's own parts: its table on disk, its figures, and the order in which peers are called."""
 
+import json
 import math
 import tomllib
 from pathlib import Path
@@ -11,8 +12,17 @@ from optuna.trial import TrialState
 from scipy.stats import spearmanr
 
 from tests.benchmarks.policy import small_networks
-from tests.benchmarks.policy.__main__ import SMOOTH_TABLES
-from tests.benchmarks.policy.comparison import Replays, epochs_to, interval, markdown, regret_at, regret_of
+from tests.benchmarks.policy.__main__ import SMOOTH_TABLES, TABLES, main
+from tests.benchmarks.policy.comparison import (
+    Replays,
+    epochs_of_means,
+    epochs_to,
+    interval,
+    markdown,
+    regret_at,
+    regret_of,
+)
+from tests.benchmarks.policy.cross_validation import rank_correlation
 from tests.benchmarks.policy.methods import METHODS, method
 from tests.benchmarks.policy.peers import OptunaStudy, RayTune
 from tests.benchmarks.policy.record import curves_of, read_table, table_of, write_table
@@ -27,6 +37,8 @@ SPACE = SearchSpace.from_dict({"space": {"optim.lr": {"low": 1e-3, "high": 1.0, 
 OUTCOME = {"epochs": [5, 20, 30], "regret": [80.0, 10.0, 12.0], "trials": 9, "suggestion_ms": [1.0, 2.0, 3.0]}
 HARD = next(table for table in SMOOTH_TABLES if "hard" in table.name)
 CURVES = curves_of(read_table(HARD))
+IMBALANCED = next(table for table in SMOOTH_TABLES if "imb" in table.name)
+RESNETS = TABLES[0]
 
 
 def rising(count: int, epochs: int) -> Curves:
@@ -92,16 +104,36 @@ def test_an_interval_holds_the_mean_and_narrows_with_more_seeds() -> None:
     assert high_of_many - low_of_many < high - low
 
 
+def test_a_mean_regret_is_compared_with_the_final_one_of_the_stock_combination() -> None:
+    late = {**OUTCOME, "epochs": [5, 30, 38]}
+    stock = {**OUTCOME, "regret": [80.0, 60.0, 40.0]}
+    # After 20 epochs the mean is 45; samples of one of the two alone are there after 20 or after 30.
+    assert epochs_of_means([OUTCOME, late], [stock, stock], 40) == (30, 20, 30)
+    # That the mean was as low once is enough.
+    assert epochs_of_means([OUTCOME], [{**stock, "regret": [80.0, 60.0, 11.0]}], 40) == (20, 20, 20)
+    never = {**stock, "regret": [80.0, 60.0, 9.0]}
+    assert epochs_of_means([OUTCOME], [never], 40) == (math.inf, math.inf, math.inf)
+
+
+def test_means_are_of_the_tables_and_seeds_that_both_have() -> None:
+    better = {**OUTCOME, "regret": [80.0, 5.0, 1.0]}
+    outcomes = {"ray": [[OUTCOME, better], []], "random": [[better], [OUTCOME]], "none": [[], [OUTCOME]]}
+    rows = markdown(outcomes, {"ray": "Ray", "random": "Random", "none": "None"}, 40).splitlines()[2:]
+    assert "| 30 (20 to 30) | 9 |" in rows[0]
+    assert "| 20 (20 to 20) | 9 |" in rows[1]
+    assert "|  |  | 9 |" in rows[2]
+
+
 def test_the_table_says_who_never_got_there_and_what_is_not_installed() -> None:
     never = {**OUTCOME, "regret": [80.0, 60.0, 50.0]}
     outcomes: dict[str, Replays] = {"ray": [[OUTCOME] * 3], "random": [[OUTCOME, never, never]], "bohb": [[]]}
     rows = markdown(outcomes, {"ray": "Ray", "random": "Random", "bohb": "BOHB"}, 40).splitlines()[2:]
     assert (
-        rows[0]
-        == "| Ray | 80.0 (80.0 to 80.0) | 10.0 (10.0 to 10.0) | 12.0 (12.0 to 12.0) | 20 | 9 | 2.0 ms, 3 ms |"
+        rows[0] == "| Ray | 80.0 (80.0 to 80.0) | 10.0 (10.0 to 10.0) | 12.0 (12.0 to 12.0) "
+        "| 20 | 20 (20 to 20) | 9 | 2.0 ms, 3 ms |"
     )
     assert "| over 40 (2 of 3 never) |" in rows[1]
-    assert rows[2] == "| BOHB | not installed | | | | | |"
+    assert rows[2] == "| BOHB | not installed | | | | | | |"
 
 
 def test_each_table_has_a_target_of_its_own() -> None:
@@ -150,11 +182,22 @@ def test_a_small_network_is_trained_as_it_was_recorded(tmp_path: Path) -> None:
     assert SearchSpace.from_dict(tomllib.loads(table["space"])).parameters == CURVES.space.parameters
 
 
-def test_smooth_curves_follow_the_recorded_ones() -> None:
-    smooth = SmoothCurves(model_of(HARD))
-    places = [smooth.nearest(record.params) for record in CURVES.records]
-    assert spearmanr(smooth.final[places], CURVES.final).statistic > 0.9
-    assert np.abs(smooth.values[places] - CURVES.values).mean() < 0.02
+@pytest.mark.parametrize("table", [HARD, RESNETS])
+def test_smooth_curves_follow_the_recorded_ones(table: Path) -> None:
+    recorded, smooth = curves_of(read_table(table)), SmoothCurves(model_of(table))
+    places = [smooth.nearest(record.params) for record in recorded.records]
+    assert spearmanr(smooth.final[places], recorded.final).statistic > 0.9
+    assert np.abs(smooth.values[places] - recorded.values).mean() < 0.02
+
+
+def test_smooth_curves_know_choices_and_keys_that_are_not_always_active() -> None:
+    smooth = SmoothCurves(model_of(RESNETS))
+    recipe = dict(next(record.params for record in smooth.records if "augment.shift" in record.params))
+    without = {name: value for name, value in recipe.items() if not name.startswith("augment.")}
+    others = [recipe, {**recipe, "augment.shift": 0.0501}, {**without, "augment.policy": "none"}]
+    places = [smooth.nearest(other) for other in others]
+    assert len(set(smooth.final[places])) == 3
+    assert not np.isnan(smooth.values).any()
 
 
 def test_smooth_curves_know_every_recipe_and_move_little_with_it() -> None:
@@ -175,6 +218,27 @@ def test_a_replay_in_smooth_curves_is_measured_by_random_recipes() -> None:
     assert incumbent is not None and incumbent >= len(references) == REFERENCES
     assert regret_of(smooth.final[incumbent], references) < 60
     assert len(smooth.records) == REFERENCES + found.trials
+
+
+def test_a_model_ranks_what_it_was_fitted_on_better_than_what_was_left_out() -> None:
+    found = rank_correlation(CURVES, model_of(HARD), folds=2)
+    assert 0.3 < found.left_out < 0.9 < found.fitted
+
+
+def test_tables_of_as_many_epochs_are_compared_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = [HARD, IMBALANCED, RESNETS]
+    keys = [key_of(Task(table, "random", seed, smooth=True)) for table in tables for seed in range(20)]
+    out = tmp_path / "known.json"
+    out.write_text(json.dumps(dict.fromkeys(keys, OUTCOME)))
+    options = ["--smooth", "--methods", "random", "--out", str(out), "--tables", *map(str, tables)]
+    monkeypatch.setattr("sys.argv", ["policy", *options])
+    main()
+    printed = capsys.readouterr().out
+    assert "(2080 epochs), 10 seeds for each table." in printed
+    assert "(1080 epochs), 20 seeds." in printed
+    assert printed.count("| tunekit: random, none |") == 2
 
 
 def test_smooth_and_recorded_curves_are_cached_apart() -> None:
