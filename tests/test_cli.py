@@ -348,3 +348,19 @@ def test_a_search_whose_space_ran_out_is_finished_and_says_so(
         "The space has no other recipe, so the search ended before 4 trials."
     )
     assert "finished" in run("searches").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("mine", "--baseline", "B-*"), "give a search or --baseline, not both"),
+        (("--train-limit", "100"), "--train-limit goes with --baseline"),
+        (("--name", "x"), "--name goes with --baseline"),
+    ],
+)
+def test_retrain_best_says_which_options_go_together(
+    arguments: tuple[str, ...], words: str, run: Callable[..., Result]
+) -> None:
+    result = run("retrain-best", *arguments)
+    assert result.exit_code == 2
+    assert words in result.output

@@ -376,6 +376,7 @@ def retrain_best(
         own = {"name": folder_name or "", "train_limit": train_limit, "val_fraction": val_fraction}
         folders = _known_folders(patterns, results_dir, data_dir, tracking_uri, view, **own)
     else:
+        _only_with_baselines("folder_name", "train_limit", "val_fraction", "data_dir", "tracking_uri")
         folders = [find_search(results_dir, name)]
     request = Request(refit=refit_on == "train+val", **options)
     outcomes = [retrain(paths, request, view, time_budget) for paths in folders]
@@ -725,6 +726,14 @@ def _run(paths: Any, view: Any, time_budget: float | None) -> None:
     click.echo(f"Review:      tunekit ui{where}")
 
 
+def _only_with_baselines(*names: str) -> None:
+    ctx = click.get_current_context()
+    for option in ctx.command.params:
+        given = ctx.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
+        if option.name in names and given:
+            raise click.UsageError(f"{option.opts[0]} goes with --baseline: a search has its own")
+
+
 def _known_folders(
     patterns: tuple[str, ...],
     results_dir: Path,
@@ -756,13 +765,16 @@ def _show_retraining(paths: Any, outcome: Any) -> None:
 
     result, where = outcome.result, _results_flag(paths.folder.parent)
     if result is None:
-        click.echo(f"\nInterrupted after {duration(outcome.seconds)}: the same command goes on.")
+        what = f"Interrupted after {duration(outcome.seconds)}: the same command goes on."
+        if outcome.lost:
+            what = f"The machine failed {len(outcome.lost)} trainings: the same command tries them again."
+        click.echo("\n".join(["", *outcome.lost, what]))
         return
     _print_table(tables.standings_table(result))
-    for line in result["verdicts"]:
+    for line in (*tables.failure_lines(result), *result["verdicts"]):
         click.echo(line)
     click.echo()
-    _print_table(tables.tested_table(result))
+    _print_table(tables.accuracy_table(result))
     lines = [*tables.model_lines(result), tables.opening_line(result)]
     for line in (*lines, tables.registration_line(result, outcome.problem)):
         click.echo(line)

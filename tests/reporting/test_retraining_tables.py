@@ -119,7 +119,7 @@ def test_test_accuracy_over_several_seeds() -> None:
         standings=[standing("trial 07", [0.9]), standing("default recipe", [0.8])],
         test=[accuracy("trial 07", [0.91, 0.93]), accuracy("default recipe", [0.8, 0.82])],
     )
-    assert cells(tables.tested_table(found)) == [
+    assert cells(tables.accuracy_table(found)) == [
         ["recipe", "trained on", "seeds", "test accuracy", "95 % over seeds", "over seeds and images"],
         ["trial 07", "train", "2", "0.9200", "0.9100 to 0.9300", "0.8900 to 0.9500"],
         ["default recipe", "train", "2", "0.8100", "0.8000 to 0.8200", "0.7800 to 0.8400"],
@@ -128,7 +128,7 @@ def test_test_accuracy_over_several_seeds() -> None:
 
 def test_one_seed_has_no_interval_over_seeds() -> None:
     found = result(standings=[standing("trial 07", [0.9])], test=[accuracy("trial 07", [0.91])])
-    assert cells(tables.tested_table(found))[1] == [
+    assert cells(tables.accuracy_table(found))[1] == [
         "trial 07",
         "train",
         "1",
@@ -143,7 +143,7 @@ def test_networks_that_saw_the_validation_images_have_a_row_of_their_own() -> No
         standings=[standing("trial 07", [0.9])],
         test=[accuracy("trial 07", [0.93, 0.93], "train+val"), accuracy("trial 07", [0.91, 0.91])],
     )
-    assert [row[:4] for row in cells(tables.tested_table(found))[1:]] == [
+    assert [row[:4] for row in cells(tables.accuracy_table(found))[1:]] == [
         ["trial 07", "train+val", "2", "0.9300"],
         ["trial 07", "train", "2", "0.9100"],
     ]
@@ -158,7 +158,7 @@ def test_known_recipes_stand_beside_what_was_reported_of_them() -> None:
         ],
         test=[accuracy(name, [0.9, 0.9]) for name in ("B-mnist-vgg16", "mine", "silent")],
     )
-    head, *body = [row[-3:] for row in cells(tables.tested_table(found))]
+    head, *body = [row[-3:] for row in cells(tables.accuracy_table(found))]
     assert head == ["reported", "after epochs", "epochs here"]
     assert body == [["0.9910", "10", "2"], ["-", "-", "-"], ["0.7533", "-", "10"]]
 

@@ -174,3 +174,10 @@ def test_a_caption_says_what_it_is_what_was_said_and_how_surely() -> None:
     scores = np.log(np.array([[0.98, 0.01, 0.01], [0.7, 0.2, 0.1], [0.25, 0.25, 0.5]], np.float32))
     assert captions([1, 0, 2], scores, labels, CLASSES) == ["dog as cat, 70 %", "cat, 98 %", "bird, 50 %"]
     assert captions([], scores, labels, CLASSES) == []
+
+
+def test_a_seed_that_left_no_network_was_wrong_everywhere() -> None:
+    found = examine_recipe("a", "train", [answers([0, 1, 2, 0, 1, 2])], judge_of(TRUE), failed=1)
+    whole = examine_recipe("a", "train", [answers([0, 1, 2, 0, 1, 2])], judge_of(TRUE))
+    assert found.accuracies == (*whole.accuracies, 0.0)
+    assert found.mean == pytest.approx(whole.mean / 2)

@@ -25,7 +25,7 @@ def standings_table(result: Result) -> Table:
     return table
 
 
-def tested_table(result: Result) -> Table:
+def accuracy_table(result: Result) -> Table:
     """A row for each tested recipe: accuracy on the test images, and what was reported of a baseline."""
     reported = {row["name"]: row for row in result["standings"] if row["reported_accuracy"] is not None}
     columns = ["recipe", "trained on", "seeds", "test accuracy", "95 % over seeds", "over seeds and images"]
@@ -41,6 +41,11 @@ def tested_table(result: Result) -> Table:
         ]
         table.add_row(*cells, *(_reported(reported.get(row["name"])) if reported else []))
     return table
+
+
+def failure_lines(result: Result) -> list[str]:
+    """The seeds that failed, and why."""
+    return [f"{row['name']}: {failure}" for row in result["standings"] for failure in row["failures"]]
 
 
 def model_lines(result: Result) -> list[str]:

@@ -36,7 +36,7 @@ class ExaminedRecipe:
 
     name: str
     part: str  # the images that trained them: `train` or `train+val`
-    accuracies: tuple[float, ...]  # a seed each
+    accuracies: tuple[float, ...]  # a seed each; 0 for one that left no network
     mean: float
     over_seeds: Interval | None  # 95 %, for other seeds and these images; None for one seed
     over_both: Interval  # 95 %, for other seeds and other images
@@ -58,15 +58,19 @@ class ExaminedModel:
     parameters: int
 
 
-def examine_recipe(name: str, part: str, logits: Sequence[Logits], judge: Judge) -> ExaminedRecipe:
+def examine_recipe(
+    name: str, part: str, logits: Sequence[Logits], judge: Judge, failed: int = 0
+) -> ExaminedRecipe:
     """The accuracy of one recipe over its seeds.
 
     Args:
         name, part: as in the result.
         logits: (N, classes) of each seed's network on the judge's images.
         judge: has the labels.
+        failed: seeds that left no network: wrong everywhere, as when the winner was picked.
     """
-    right = np.stack([judge.right(one) for one in logits])
+    wrong = np.zeros(len(judge.labels), bool)
+    right = np.stack([*map(judge.right, logits), *[wrong] * failed])
     accuracies = tuple(right.mean(1).tolist())
     return ExaminedRecipe(
         name, part, accuracies, float(right.mean()), seed_interval(accuracies), accuracy_interval(right)
@@ -94,8 +98,13 @@ def examine_model(classifier: Classifier, logits: Logits, judge: Judge) -> Exami
         confusion=confusion_matrix(labels, predicted, len(classifier.classes)).tolist(),
         images_per_second=judge.images_per_second(classifier),
         device=judge.device_words,
-        parameters=sum(part.numel() for part in classifier.module.parameters()),
+        parameters=parameters(classifier),
     )
+
+
+def parameters(classifier: Classifier) -> int:
+    """How many numbers the network learned."""
+    return sum(part.numel() for part in classifier.module.parameters())
 
 
 def gain(ours: Logits, theirs: Logits, judge: Judge) -> Difference:

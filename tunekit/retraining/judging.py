@@ -21,8 +21,8 @@ class JudgedRecipe:
     candidate: Candidate
     ids: list[int]  # of the trainings that left a network
     logits: list[Logits]  # (images, classes) of each
-    right: Right  # a row more for each seed that failed before it left one: all wrong
-    troubles: list[str]  # of seeds that failed or were lost
+    right: Right  # a row for each, and a row more for each seed that failed before it left one: all wrong
+    failures: list[str]  # of seeds that failed, sooner or later
 
     @property
     def name(self) -> str:
@@ -35,8 +35,8 @@ def judge_recipes(
 ) -> list[JudgedRecipe]:
     """Ask every network about the validation images.
 
-    A seed that the machine lost says nothing of its recipe and is left out; one that failed by itself
-    before its first epoch ended was wrong everywhere.
+    A seed that failed before its first epoch ended was wrong everywhere; one that failed later has the
+    network of its best epoch.
 
     Args:
         trainer: has the trainings and their files.
@@ -44,32 +44,30 @@ def judge_recipes(
         ids: the trainings of each candidate, by its name.
         judge: has the images.
     Returns:
-        The candidates of which any seed says something, in their order.
+        What became of each candidate, in their order.
     Raises:
         SearchError: if no training left a network.
     """
     judged = [_judge(trainer, candidate, ids[candidate.name], judge) for candidate in candidates]
     if not any(one.ids for one in judged):
-        reasons = "; ".join(trouble for one in judged for trouble in one.troubles)
-        raise SearchError(f"no training left a network ({reasons})")
-    return [one for one in judged if one.ids]
+        raise SearchError(f"no training left a network ({judged[0].name} {judged[0].failures[0]})")
+    return judged
 
 
 def _judge(trainer: Trainer, candidate: Candidate, ids: Sequence[int], judge: Judge) -> JudgedRecipe:
     trials = [trainer.history.trials[training] for training in ids]
-    left = [trial for trial in trials if trial.status != "lost" and trainer.files(trial.id).best.is_file()]
-    failed = [trial for trial in trials if trial.status == "failed" and trial not in left]
+    left = [trial for trial in trials if trainer.files(trial.id).best.is_file()]
     logits = [judge.logits_of(trainer.files(trial.id).best) for trial in left]
     wrong = np.zeros(len(judge.labels), bool)
-    rows = [*map(judge.right, logits), *(wrong for _ in failed)]
+    rows = [*map(judge.right, logits), *[wrong] * (len(trials) - len(left))]
     return JudgedRecipe(
         candidate=candidate,
         ids=[trial.id for trial in left],
         logits=logits,
         right=np.array(rows, bool),
-        troubles=[
-            f"seed {trainer.planned[trial.id].seed} {trial.status}: {trial.reason}"
+        failures=[
+            f"seed {trainer.planned[trial.id].seed} failed: {trial.reason}"
             for trial in trials
-            if trial.status in ("failed", "lost")
+            if trial.status == "failed"
         ],
     )

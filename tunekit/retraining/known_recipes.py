@@ -44,8 +44,8 @@ def folders_of_known(
 
     Args:
         patterns: names of baselines, or patterns such as `B-mnist-*`.
-        settings: how to train; name, data set, space and epochs follow from the baselines where they are
-            empty.
+        settings: how to train; data set and epochs follow from the baselines, and where they are empty
+            name and space too.
         results_dir: where searches lie.
         view: shown to a person.
     Raises:

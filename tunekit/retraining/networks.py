@@ -52,7 +52,7 @@ class Judge:
         return self._known[file]
 
     def logits(self, classifier: Classifier) -> Logits:
-        """Logits (N, classes) of a network, in float32."""
+        """Logits (N, classes) of a network, in float32; it moves to the judge's device."""
         return self._pass(self._on_device(classifier), self._batches(classifier, len(self._rows)))
 
     def images_per_second(self, classifier: Classifier) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from tunekit.retraining.examination import ExaminedModel, examine_model, examine_recipe, gain
+from tunekit.retraining.examination import ExaminedModel, examine_model, examine_recipe, gain, parameters
 from tunekit.retraining.findings import Curves, Result, draw_findings, show_images, write_tables
-from tunekit.retraining.handover import HandedOver
+from tunekit.retraining.handover import HandedOver, Member
 from tunekit.retraining.judging import JudgedRecipe
-from tunekit.retraining.metrics import calibration_error, reliability_bins, softmax
+from tunekit.retraining.metrics import calibration_error, cross_entropy, reliability_bins, softmax
 from tunekit.retraining.networks import Judge, Logits
 from tunekit.retraining.test_set import OpenedTestSet
 from tunekit.retraining.trainer import Trainer
@@ -49,15 +49,14 @@ def examine(trainer: Trainer, test: OpenedTestSet, examinees: Examinees, curves:
     draw_findings(folder, model, before, classifier.classes, curves)
     show_images(folder, test.images, logits, judge, classifier.classes)
     write_tables(folder, model, classifier.classes)
+    members = [_member(trainer, member) for member in examinees.model.members]
     return {
         "opening": asdict(test.opening),
         "test_images": len(judge.labels),
         "test": _recipe_rows(trainer, examinees, judge),
         "model": {
             **asdict(model),
-            "members": [
-                _member(trainer, member.training, member.weight) for member in examinees.model.members
-            ],
+            "members": members,
             "temperature": temperature,
             "calibration_error_before": calibration_error(before) if before else None,
             "ensemble": _ensemble(trainer, examinees.alone, logits, model, judge),
@@ -66,13 +65,15 @@ def examine(trainer: Trainer, test: OpenedTestSet, examinees: Examinees, curves:
 
 
 def _recipe_rows(trainer: Trainer, examinees: Examinees, judge: Judge) -> list[Result]:
-    asked = [(recipe.name, "train", recipe.ids) for recipe in examinees.recipes]
+    asked = [(one.name, "train", one.ids, len(one.right)) for one in examinees.recipes]
     if examinees.refitted:
-        asked.insert(0, (examinees.names[0], "train+val", list(examinees.refitted)))
-    return [
-        asdict(examine_recipe(name, part, [judge.logits_of(trainer.files(one).best) for one in ids], judge))
-        for name, part, ids in asked
-    ]
+        seeds = asked[0][3]
+        asked.insert(0, (examinees.names[0], "train+val", list(examinees.refitted), seeds))
+    rows = []
+    for name, part, ids, seeds in asked:
+        logits = [judge.logits_of(trainer.files(training).best) for training in ids]
+        rows.append(asdict(examine_recipe(name, part, logits, judge, failed=seeds - len(ids))))
+    return rows
 
 
 def _ensemble(
@@ -81,20 +82,20 @@ def _ensemble(
     """What an ensemble gains over the winner's best network, and what it costs."""
     if alone is None:
         return None
+    single = alone.load(trainer.paths)
     own = alone.logits(trainer.paths, judge)
-    single = examine_model(alone.load(trainer.paths), own, judge)
     gained = gain(logits, own, judge)
     return {
-        "alone": _member(trainer, alone.members[0].training, 1.0),
-        "accuracy_alone": single.accuracy,
-        "cross_entropy_alone": single.cross_entropy,
+        "alone": _member(trainer, alone.members[0]),
+        "accuracy_alone": float(judge.right(own).mean()),
+        "cross_entropy_alone": cross_entropy(softmax(own), judge.labels),
         "gain": gained.mean,
         "gain_interval": asdict(gained.interval),
-        "slower": single.images_per_second / model.images_per_second,
-        "larger": model.parameters / single.parameters,
+        "slower": judge.images_per_second(single) / model.images_per_second,
+        "larger": model.parameters / parameters(single),
     }
 
 
-def _member(trainer: Trainer, training: int, weight: float) -> Result:
-    planned = trainer.planned[training]
-    return {"training": training, "recipe": planned.name, "seed": planned.seed, "weight": weight}
+def _member(trainer: Trainer, member: Member) -> Result:
+    planned = trainer.planned[member.training]
+    return {**asdict(member), "recipe": planned.name, "seed": planned.seed}

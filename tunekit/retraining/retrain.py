@@ -34,10 +34,11 @@ from tunekit.tuning.settings import SearchSettings
 class RetrainingOutcome:
     """How a call of `tunekit retrain-best` ended."""
 
-    result: Result | None  # None: interrupted, the same call goes on
+    result: Result | None  # None: interrupted, or trainings were lost; the same call goes on
     known: bool  # the result is that of an earlier call: nothing was trained or opened
     seconds: float
     untracked_events: int  # not yet in MLflow
+    lost: list[str]  # trainings that the machine failed, and why
     problem: str | None  # why the model is not in MLflow's registry, if it is not
 
 
@@ -62,21 +63,19 @@ def retrain(
     request.check()
     started, machine = time.monotonic(), machine or Machine()
     with locked(paths):
-        settings = _with_shares(SearchSettings.load(paths), request)
-        check_shares(settings.cpus_per_trial, settings.gpus_per_trial, machine)
-        check_reachable(settings.tracking_uri)
-        candidates = choose_candidates(paths, settings, request.top_k, request.epochs)
-        result, untracked = find_result(paths, request.key(candidates)), 0
-        known = result is not None
+        settings = _settings(paths, request, machine)
         pack = same_data(settings)
-        if result is None:
+        candidates = choose_candidates(paths, settings, request.top_k, request.epochs)
+        known = find_result(paths, request.key(candidates))
+        result, untracked, lost, problem = known, 0, [], None
+        if known is None:
             with Trainer(paths, settings, pack, view, time_budget, machine) as trainer:
                 result = _Retraining(paths, settings, request, pack, candidates, trainer, view).run()
-                untracked = trainer.finish(result is not None)
-        problem = None
+                untracked, lost = trainer.finish(result is not None), trainer.lost()
         if result is not None:
             result, problem = publish(paths, settings, pack, result, view.say)
-        return RetrainingOutcome(result, known, time.monotonic() - started, untracked, problem)
+        seconds = time.monotonic() - started
+        return RetrainingOutcome(result, known is not None, seconds, untracked, lost, problem)
 
 
 @dataclass(frozen=True)
@@ -195,15 +194,19 @@ def _about(recipe: JudgedRecipe) -> Result:
         "reported_accuracy": candidate.reported_accuracy,
         "reported_epochs": candidate.reported_epochs,
         "params": dict(candidate.params),
-        "troubles": recipe.troubles,
+        "failures": recipe.failures,
     }
 
 
-def _with_shares(settings: SearchSettings, request: Request) -> SearchSettings:
-    """The search's settings with the resources that this request asks for."""
+def _settings(paths: SearchPaths, request: Request, machine: Machine) -> SearchSettings:
+    """The search's settings with the resources that this request asks for, checked against the machine."""
+    settings = SearchSettings.load(paths)
     cpus, gpus = request.cpus_per_trial, request.gpus_per_trial
-    return dataclasses.replace(
+    settings = dataclasses.replace(
         settings,
         cpus_per_trial=settings.cpus_per_trial if cpus is None else cpus,
         gpus_per_trial=settings.gpus_per_trial if gpus is None else gpus,
     )
+    check_shares(settings.cpus_per_trial, settings.gpus_per_trial, machine)
+    check_reachable(settings.tracking_uri)
+    return settings

@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split
+from tunekit.errors import SearchError
 from tunekit.history import Event, History, Trial
 from tunekit.paths import RetrainingPaths, SearchPaths, TrialPaths, tracking_artifacts
 from tunekit.recipe import Recipe
@@ -30,7 +31,6 @@ from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.training_on_ray import train_on_ray
 
 _TRACKING_GRACE = 120.0  # seconds that the end waits for MLflow
-_ENDS = ("complete", "fail", "lose")
 
 
 class Trainer:
@@ -53,6 +53,8 @@ class Trainer:
             view: shown to a person.
             time_budget: seconds for all trainings, or None.
             machine: what Ray may hand out.
+        Raises:
+            SearchError: if the record of earlier trainings is damaged.
         """
         self.paths: RetrainingPaths = paths.retraining
         self._search = paths
@@ -63,14 +65,9 @@ class Trainer:
         self._machine = machine
         self._trainings = Trainings(self.paths)
         self.history = History.read(self.paths.history)
-        self._tracker = Tracker(
-            self.paths,
-            self._shown_in_mlflow(),
-            settings.tracking_uri,
-            tracking_artifacts(paths.folder.parent),
-            self._described,
-            lambda trial_id: self.planned[trial_id].seed,
-        )
+        if max(self.history.trials, default=-1) >= len(self.planned):
+            raise SearchError(f"{self.paths.settings} does not know all trainings of {self.paths.history}")
+        self._tracker = self._new_tracker()
         for listener in (self._tracker.record, self._tidy, view.event):
             self.history.subscribe(listener)
 
@@ -83,7 +80,7 @@ class Trainer:
         """Train what of `wanted` was not trained before.
 
         Returns:
-            The id of each; None if the time was up or the trainings were interrupted.
+            The id of each; None if the time was up, or trainings were interrupted or lost to the machine.
         """
         ids = self._trainings.ids_of(wanted)
         policy = RetrainingPolicy(self.planned, ids, self.history)
@@ -94,7 +91,12 @@ class Trainer:
         left = None if self._deadline is None else max(1.0, self._deadline - time.monotonic())
         work = _RetrainingWork(self._search, self._settings, self._pack, self.planned, policy)
         train_on_ray(work, self.paths, self._settings, self._pack, self._view, left, self._machine)
-        return None if policy.left else ids
+        return None if policy.left or self.lost(ids) else ids
+
+    def lost(self, ids: Iterable[int] | None = None) -> list[str]:
+        """What the machine lost of some trainings, or of all, and why, a line each."""
+        trials = [self.history.trials[training] for training in ids or self.history.trials]
+        return [f"{self.planned[one.id].words}: {one.reason}" for one in trials if one.status == "lost"]
 
     def files(self, training: int) -> TrialPaths:
         """The files of a training."""
@@ -122,8 +124,15 @@ class Trainer:
         if event.kind in ("complete", "fail"):
             self.files(event.trial).last.unlink(missing_ok=True)
 
-    def _described(self, trial: Trial) -> str:
-        return self.planned[trial.id].words
+    def _new_tracker(self) -> Tracker:
+        return Tracker(
+            self.paths,
+            self._shown_in_mlflow(),
+            self._settings.tracking_uri,
+            tracking_artifacts(self._search.folder.parent),
+            lambda trial: self.planned[trial.id].words,
+            lambda trial_id: self.planned[trial_id].seed,
+        )
 
     def _shown_in_mlflow(self) -> dict[str, Any]:
         settings = self._settings
