@@ -54,6 +54,7 @@ class Event:
     value: float | None = None  # validation accuracy, 0 to 1
     params: Mapping[str, Value] | None = None
     metrics: Mapping[str, float] | None = None
+    worker: str | None = None  # host and process that trained the epoch
     reason: str | None = None
     baseline: str | None = None  # name of the known recipe that the trial trains; then `params` are its keys
     default: bool | None = None  # True: the trial trains the space's default recipe
@@ -76,6 +77,7 @@ class Result:
     value: float  # validation accuracy, 0 to 1
     time: float  # seconds since 1970
     metrics: Mapping[str, float]
+    worker: str = ""  # host and process; empty where nobody said
 
 
 @dataclass
@@ -228,7 +230,8 @@ class History:
         trial = self.trials[event.trial]
         if event.kind == "result":
             assert event.epoch is not None and event.value is not None
-            trial.results.append(Result(event.epoch, event.value, event.time, dict(event.metrics or {})))
+            metrics = dict(event.metrics or {})
+            trial.results.append(Result(event.epoch, event.value, event.time, metrics, event.worker or ""))
             return
         trial.status = _STATUS_AFTER[event.kind]
         trial.reason = event.reason

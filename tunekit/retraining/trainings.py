@@ -159,7 +159,12 @@ class RetrainingPolicy:
         return Suggestion(number, training.params)
 
     def report(
-        self, trial_id: int, epoch: int, value: float, metrics: Mapping[str, float] | None = None
+        self,
+        trial_id: int,
+        epoch: int,
+        value: float,
+        metrics: Mapping[str, float] | None = None,
+        worker: str | None = None,
     ) -> Decision:
         """Record one finished epoch; `stop` after the last. An epoch that is known changes nothing."""
         if epoch <= self.history.trials[trial_id].epoch:
@@ -167,7 +172,7 @@ class RetrainingPolicy:
         if not math.isfinite(value):
             self.fail(trial_id, epoch, f"diverged: value is {value}")
             return "stop"
-        result = Event("result", trial_id, epoch=epoch, value=value, metrics=metrics)
+        result = Event("result", trial_id, epoch=epoch, value=value, metrics=metrics, worker=worker)
         if epoch < self._planned[trial_id].epochs:
             self.history.append(result)
             return "continue"

@@ -57,7 +57,8 @@ class TrialDesk:
             self.policy.fail(trial_id, result["epoch"], result["failure"])
             return False
         metrics = {name: float(result[name]) for name in _METRICS}
-        decision = self.policy.report(trial_id, result["epoch"], result["val_accuracy"], metrics)
+        worker = f"{result['hostname']}:{result['pid']}" if "pid" in result else None
+        decision = self.policy.report(trial_id, result["epoch"], result["val_accuracy"], metrics, worker)
         return decision == "continue"
 
     def attempt_lost(self, ray_id: str, reason: str) -> None:

@@ -149,7 +149,12 @@ class SearchPolicy:
         return self._suggest(self._propose_new(len(self.history.trials)))
 
     def report(
-        self, trial_id: int, epoch: int, value: float, metrics: Mapping[str, float] | None = None
+        self,
+        trial_id: int,
+        epoch: int,
+        value: float,
+        metrics: Mapping[str, float] | None = None,
+        worker: str | None = None,
     ) -> Decision:
         """Record one finished epoch and decide how the trial goes on.
 
@@ -159,6 +164,7 @@ class SearchPolicy:
                 crash) changes nothing.
             value: larger is better; a value that is not finite fails the trial.
             metrics: kept in the history beside the value.
+            worker: who trained the epoch, likewise.
         Returns:
             `stop` at the last epoch, on failure and when the scheduler says so; `pause` if it may go on
             later, as a suggestion of `next`; else `continue`. Baselines, the default recipe and repeats
@@ -170,7 +176,7 @@ class SearchPolicy:
         if not math.isfinite(value):
             self.fail(trial_id, epoch, f"diverged: value is {value}")
             return "stop"
-        result = Event("result", trial_id, epoch=epoch, value=value, metrics=metrics)
+        result = Event("result", trial_id, epoch=epoch, value=value, metrics=metrics, worker=worker)
         decision, end = self._decide(trial, epoch, value)
         # Together, so that a crash never leaves a result whose decision nobody knows.
         self.history.append(result, *([end] if end else []))
