@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -64,6 +65,9 @@ def ray_session(log_file: Path, machine: Machine) -> Iterator[None]:
         with _logs_to(log_file):
             yield
     finally:
+        # Tune leaves circles of objects that know Ray. Python would free them later, in any thread, and Ray
+        # ends the whole process when one of them speaks to it after its end.
+        gc.collect()
         ray.shutdown()
         signal.signal(signal.SIGTERM, previous)
 
