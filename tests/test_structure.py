@@ -28,7 +28,7 @@ ROOMS = [
 
 DOORS = {
     "ray": {"tuning"},
-    "optuna": {"tuning"},
+    "optuna": {"reporting", "tuning"},
     "mlflow": {"tracking"},
     "timm": {"models", "training"},
     "torchvision": {"data", "models"},
@@ -37,7 +37,10 @@ DOORS = {
     "PIL": {"data"},
     "rich": {"tuning", "reporting", "cli"},
     "click": {"cli"},
+    "jinja2": {"reporting"},
     "matplotlib": {"retraining"},
+    "plotly": {"reporting"},
+    "tomlkit": {"reporting"},
     "torch": {"retraining", "tuning", "tracking", "training", "models", "data"},
 }
 
