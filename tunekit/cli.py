@@ -421,6 +421,52 @@ def choices(name: str | None, key: str | None, results_dir: Path, as_json: bool)
 
 @main.command()
 @_name_argument
+@click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
+@_results_option
+def report(name: str | None, open_it: bool, results_dir: Path) -> None:
+    """Write what the search NAME (default: the latest) found as one HTML file, to be read without network.
+
+    The search may be finished, interrupted or still running.
+
+    \b
+    tunekit report
+    tunekit report mnist-vgg --open
+    """
+    from tunekit.paths import find_search
+    from tunekit.reporting.report import write_report
+
+    file = write_report(find_search(results_dir, name))
+    click.echo(f"Report: {file}")
+    if open_it:
+        click.launch(str(file))
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, metavar="SEARCH...")
+@_results_option
+@_json_option
+def compare(names: tuple[str, ...], results_dir: Path, as_json: bool) -> None:
+    """Compare searches side by side: what they found, and what it cost.
+
+    \b
+    tunekit compare mnist-vgg mnist-resnet
+    """
+    from dataclasses import asdict
+
+    from tunekit.paths import find_search
+    from tunekit.reporting.comparison import compare_searches, comparison_table, warnings
+
+    rows = compare_searches([find_search(results_dir, name) for name in names])
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        _print_table(comparison_table(rows))
+    for warning in warnings(rows):
+        click.echo(f"Note: {warning}", err=True)
+
+
+@main.command()
+@_name_argument
 @click.option("--sampler", "samplers", type=click.Choice(_SAMPLERS), multiple=True, help="[default: all]")
 @click.option(
     "--scheduler", "schedulers", type=click.Choice(_SCHEDULERS), multiple=True, help="[default: all]"

@@ -54,6 +54,11 @@ class SearchPaths:
         return SearchPaths(self.folder / "earlier" / name)
 
     @property
+    def report(self) -> Path:
+        """What came of the search, to read in a browser (HTML)."""
+        return self.folder / "report.html"
+
+    @property
     def study(self) -> Path:
         """An Optuna study exported from the history, for optuna-dashboard (SQLite)."""
         return self.folder / "study.db"

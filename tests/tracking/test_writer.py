@@ -199,6 +199,16 @@ def test_params_of_a_trial_are_the_keys_that_varied(ended: Search) -> None:
     assert ended.children[0].data.params == expected
 
 
+def test_params_are_rounded_to_what_a_person_reads(search: Search) -> None:
+    with search.tracker() as tracker:
+        search.suggest(
+            0, **{"optim.lr": 0.10000000000000006, "optim.weight_decay": 1.23456789e-5, "epochs": 9}
+        )
+        tracker.close(60)
+    expected = {"optim.lr": "0.1", "optim.weight_decay": "1.23457e-05", "epochs": "9"}
+    assert search.children[0].data.params == expected
+
+
 def test_metrics_are_by_epoch_at_the_time_of_the_event(ended: Search) -> None:
     points = ended.points(0, "val_accuracy")
     assert [(point.step, point.value) for point in points] == [(1, 0.2), (2, 0.9), (3, 0.8)]
@@ -236,32 +246,151 @@ def test_status_and_outcome_tell_how_a_trial_ended(
 def test_the_parent_says_what_ran_and_what_came_of_it(ended: Search) -> None:
     parent = ended.parent
     assert parent.info.status == "KILLED"
-    assert parent.data.params == {
-        "dataset": "digits",
-        "space": "ended",
-        "seed": "3",
-        "epochs": "9",
-        "samples": "6",
-        "train_images": "1000",
-        "val_images": "250",
-        "fixed.batch_size": "64",
-    }
+    assert parent.data.params == {"seed": "3", "epochs": "9", "samples": "6", "fixed.batch_size": "64"}
     tags = parent.data.tags
-    assert (tags["version.torch"], tags["git.commit"], tags["git.state"]) == ("2.15.0", "abc123", "clean")
+    assert tags["mlflow.source.git.commit"] == "abc123"
     assert (tags["best_trial"], tags["best_child_run_id"]) == ("0", ended.children[0].info.run_id)
-    counts = {name: value for name, value in parent.data.metrics.items() if name.startswith("trials_")}
+    counts = _counts(ended)
     outcomes = ("completed", "stopped", "failed", "lost", "paused", "interrupted")
     assert counts == {f"trials_{outcome}": 1.0 for outcome in outcomes}
     assert parent.data.metrics["best_val_accuracy"] == 0.9
 
 
-def test_the_data_set_is_an_input_of_the_parent(ended: Search) -> None:
-    inputs = ended.parent.inputs
-    assert inputs is not None
-    (data,) = inputs.dataset_inputs
-    assert data.dataset.profile is not None
-    assert (data.dataset.name, data.dataset.digest) == ("digits", "d" * 36)
-    assert json.loads(data.dataset.profile) == {"train_images": 1000, "val_images": 250}
+def test_the_data_set_is_an_input_of_every_run_once(ended: Search) -> None:
+    for run in ended.runs:
+        assert run.inputs is not None
+        (data,) = run.inputs.dataset_inputs
+        assert data.dataset.profile is not None
+        assert (data.dataset.name, data.dataset.digest) == ("digits", "d" * 36)
+        assert json.loads(data.dataset.profile) == {"train_images": 1000, "val_images": 250}
+
+
+def test_no_value_stands_in_a_run_twice(ended: Search) -> None:
+    """Neither under two kinds of the same name, nor are there tags but for those that a reader filters by."""
+    shown = {"best_trial", "best_child_run_id", "outcome", "seed", "kind"}
+    for run in ended.runs:
+        tags = {name for name in run.data.tags if not name.startswith(("mlflow.", "tunekit."))}
+        assert tags <= shown
+        names = [*run.data.metrics, *run.data.params, *tags]
+        assert len(names) == len(set(names))
+
+
+def test_a_count_of_nothing_is_left_out_unless_there_was_something_before(search: Search) -> None:
+    with search.tracker() as tracker:
+        search.suggest(0)
+        search.train(0, 0.1)
+        tracker.finish("interrupted")
+        tracker.close(60)
+    assert _counts(search) == {"trials_interrupted": 1.0}
+    with search.tracker() as tracker:
+        search.happen("resume", 0)
+        search.happen("complete", 0)
+        tracker.finish("finished")
+        tracker.close(60)
+    assert _counts(search) == {"trials_interrupted": 0.0, "trials_completed": 1.0}
+
+
+def test_the_description_says_what_came_of_it_and_how_to_go_on(search: Search) -> None:
+    with search.tracker() as tracker:
+        search.suggest(0)
+        search.train(0, 0.5)
+        tracker.finish("interrupted")
+        tracker.close(60)
+    first = search.parent.data.tags["mlflow.note.content"]
+    assert "Best validation accuracy: **0.5000**. Child runs: 1 interrupted." in first
+    assert f"tunekit resume {search.name}\n```" in first
+    by_hand = first.replace("Each child run", "Ann: looks odd. Each child run")
+    search.place.client.set_tag(search.parent.info.run_id, "mlflow.note.content", by_hand)
+    with search.tracker() as tracker:
+        search.happen("resume", 0)
+        search.happen("complete", 0)
+        tracker.finish("finished", note="Ahead of the default recipe by 0.1.")
+        tracker.close(60)
+    second = search.parent.data.tags["mlflow.note.content"]
+    assert "Ann: looks odd." in second
+    assert second.startswith("Ahead of the default recipe by 0.1.\n")
+    assert second.count("### What was asked") == second.count("6 trials of at most 9 epochs") == 1
+    assert "Best validation accuracy" not in second
+    assert f"tunekit retrain-best {search.name}\n```" in second
+    assert "resume" not in second
+    assert f"/runs/{search.children[0].info.run_id})" in second
+
+
+def test_report_and_figures_lie_on_the_parent(search: Search) -> None:
+    report, absent = search.paths.folder / "report.html", search.paths.folder / "absent.png"
+    for words in ("first", "second"):
+        report.write_text(f"<p>{words}</p>")
+        with search.tracker() as tracker:
+            if not search.history.events:
+                search.suggest(0)
+            tracker.finish("finished", files=[report, absent])
+            assert tracker.close(60) == TrackerReport(0, None)
+    run_id = search.parent.info.run_id
+    assert "report.html" in {file.path for file in search.place.client.list_artifacts(run_id)}
+    assert "absent.png" not in {file.path for file in search.place.client.list_artifacts(run_id)}
+    assert Path(search.place.client.download_artifacts(run_id, "report.html")).read_text() == "<p>second</p>"
+
+
+def test_the_size_of_a_network_is_a_point_where_it_changes(search: Search) -> None:
+    with search.tracker() as tracker:
+        search.suggest(0)
+        for epoch, size in enumerate((100.0, 100.0, 200.0, 200.0), start=1):
+            metrics = {"trainable_parameters": size, "images_per_second": 9.0}
+            search.happen("result", 0, epoch=epoch, value=0.5, metrics=metrics)
+        tracker.finish("interrupted")
+        tracker.close(60)
+    points = search.points(0, "trainable_parameters")
+    assert [(point.step, point.value) for point in points] == [(1, 100.0), (3, 200.0)]
+    assert set(search.children[0].data.metrics) == {
+        *("val_accuracy", "trainable_parameters", "best_val_accuracy", "best_epoch")
+    }
+
+
+@pytest.mark.parametrize(("samples", "name"), [(100, "03 resnet20"), (101, "003 resnet20")])
+def test_sorting_runs_by_name_sorts_them_by_number(search: Search, samples: int, name: str) -> None:
+    search.settings["samples"] = samples
+    with search.tracker() as tracker:
+        for trial in range(4):
+            search.suggest(trial)
+        tracker.close(60)
+    assert search.children[3].info.run_name == name
+
+
+def test_of_a_retraining_no_single_training_is_called_the_best(search: Search) -> None:
+    del search.settings["samples"]
+    search.settings["note"] = "Trained again."
+    with search.tracker() as tracker:
+        search.suggest(0)
+        search.train(0, 0.5)
+        search.happen("complete", 0)
+        tracker.finish("finished")
+        tracker.close(60)
+    assert search.parent.data.metrics == {"trials_completed": 1.0}
+    assert "best_trial" not in search.parent.data.tags
+    description = search.parent.data.tags["mlflow.note.content"]
+    assert description.startswith("Child runs: 1 completed.")
+    assert description.endswith("### What was asked\n\nTrained again.")
+    assert "tunekit" not in description
+
+
+def test_a_view_that_a_person_changed_stays(search: Search) -> None:
+    def view(change: str = "") -> str:
+        (run, *_) = search.runs
+        client, key = search.place.client, "mlflow.sharedViewState.tunekit-trials"
+        if change:
+            client.set_experiment_tag(run.info.experiment_id, key, change)
+        return str(client.get_experiment(run.info.experiment_id).tags.get(key))
+
+    with search.tracker() as tracker:
+        search.suggest(0)
+        tracker.finish("interrupted")
+        tracker.close(60)
+    assert json.loads(view())["name"] == "Trials, best first"
+    view("mine")
+    with search.tracker() as tracker:
+        tracker.finish("interrupted")
+        tracker.close(60)
+    assert view() == "mine"
 
 
 def test_no_password_reaches_mlflow(ended: Search) -> None:
@@ -470,15 +599,17 @@ def test_checkpoints_and_winner_are_uploaded_once_an_epoch(search: Search) -> No
         return search.parent
 
     first = session(0.5)
-    assert session().data.tags["winner_model"] == first.data.tags["winner_model"]
+    assert session().data.tags["best_model"] == first.data.tags["best_model"]
     assert len(loads) == 1
+    assert search.parent.outputs is not None
+    assert len(search.parent.outputs.model_outputs) == 1
     run_id = search.children[0].info.run_id
     assert [file.path for file in search.place.client.list_artifacts(run_id, "checkpoint")] == [
         "checkpoint/best.safetensors"
     ]
-    model = search.place.client.get_logged_model(first.data.tags["winner_model"].removeprefix("models:/"))
+    model = search.place.client.get_logged_model(first.data.tags["best_model"].removeprefix("models:/"))
     assert {metric.key: metric.value for metric in model.metrics or []} == {"best_val_accuracy": 0.5}
-    assert session(0.7).data.tags["winner_model"] != first.data.tags["winner_model"]
+    assert session(0.7).data.tags["best_model"] != first.data.tags["best_model"]
     assert len(loads) == 2
 
 
@@ -538,7 +669,7 @@ def test_events_arrive_when_the_server_comes_back(
         uploaded = search.place.client.list_artifacts(search.children[0].info.run_id, "checkpoint")
         assert [file.path for file in uploaded] == ["checkpoint/space.toml"]
         winner = search.place.client.get_logged_model(
-            search.parent.data.tags["winner_model"][len("models:/") :]
+            search.parent.data.tags["best_model"][len("models:/") :]
         )
         assert str(winner.status) == "READY"
 
@@ -607,6 +738,11 @@ def _group_lives(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _counts(search: Search) -> dict[str, float]:
+    metrics = search.parent.data.metrics
+    return {name: value for name, value in metrics.items() if name.startswith("trials_")}
 
 
 def _tracked(search: Search) -> int:

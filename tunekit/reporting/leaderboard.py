@@ -180,7 +180,7 @@ def _search_row(paths: SearchPaths) -> Row:
         "search": paths.name,
         "dataset": settings.dataset,
         "space": settings.space,
-        "state": _state(paths, settings, history),
+        "state": search_state(paths, settings, history),
         "trials": settings.trials,
         "begun": len(history.recipes),
         "ended": sum(trial.over for trial in history.recipes),
@@ -195,7 +195,7 @@ def _search_row(paths: SearchPaths) -> Row:
     }
 
 
-def _state(paths: SearchPaths, settings: SearchSettings, history: History) -> str:
+def search_state(paths: SearchPaths, settings: SearchSettings, history: History) -> str:
     try:
         FileLock(paths.lock, timeout=0).acquire().lock.release()
     except Timeout:

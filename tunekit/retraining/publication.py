@@ -13,6 +13,7 @@ from tunekit.retraining.findings import Result, save_result
 from tunekit.retraining.handover import HandedOver, Member
 from tunekit.tracking.registry import registered_name
 from tunekit.tracking.retraining_run import HandedModel, RetrainingRun, problem
+from tunekit.tracking.writer import TellOf
 from tunekit.tuning.settings import SearchSettings
 
 _EXAMPLES = 2  # images that come with the model; one alone would fix the batch size
@@ -26,7 +27,12 @@ class Publication(NamedTuple):
 
 
 def publish(
-    paths: SearchPaths, settings: SearchSettings, pack: Pack, result: Result, say: Callable[[str], None]
+    paths: SearchPaths,
+    settings: SearchSettings,
+    pack: Pack,
+    result: Result,
+    say: Callable[[str], None],
+    tell: TellOf | None = None,
 ) -> Publication:
     """Bring a result into MLflow, once; the next call tries again what MLflow did not take."""
     if result["registration"] is not None:
@@ -37,10 +43,14 @@ def publish(
         run = RetrainingRun(paths, settings.tracking_uri)
         run.record(number, _metrics(result), _tags(result), paths.retraining.opening(number))
         registration = run.hand_over(_model(paths, pack, result))
+        result = save_result(paths.retraining, {**result, "registration": asdict(registration)})
+        if tell is not None:
+            account = tell(paths, "finished")
+            alias = "@best" if registration.best else f"/{registration.version}"
+            run.describe(_description(result), account.note, registration.name + alias, account.files)
     except Exception as error:  # whatever MLflow raises: the result is on disk, and this can be done again
         return Publication(result, problem(error, settings.tracking_uri))
-    result = {**result, "registration": asdict(registration)}
-    return Publication(save_result(paths.retraining, result), None)
+    return Publication(result, None)
 
 
 def _metrics(result: Result) -> dict[str, float]:
@@ -64,7 +74,7 @@ def _metrics(result: Result) -> dict[str, float]:
 
 
 def _tags(result: Result) -> dict[str, str]:
-    return {"winner": result["winner"], "verdict": " ".join(result["verdicts"])}
+    return {"winner": result["winner"]}
 
 
 def _model(paths: SearchPaths, pack: Pack, result: Result) -> HandedModel:

@@ -24,6 +24,7 @@ from tunekit.retraining.test_set import open_test_set, openings_of_data
 from tunekit.retraining.trainer import Trainer
 from tunekit.retraining.trainings import Part, plan, seeds_of
 from tunekit.tracking.server import check_reachable
+from tunekit.tracking.writer import TellOf
 from tunekit.tuning.progress import View
 from tunekit.tuning.ray_session import Machine, check_shares
 from tunekit.tuning.reopening import locked, same_data
@@ -48,6 +49,7 @@ def retrain(
     view: View,
     time_budget: float | None = None,
     machine: Machine | None = None,
+    tell: TellOf | None = None,
 ) -> RetrainingOutcome:
     """Do all of it. What an earlier call trained is not trained again; what it found is found again.
 
@@ -57,6 +59,7 @@ def retrain(
         view: shown to a person.
         time_budget: in seconds, for the trainings; the same call goes on later.
         machine: what Ray may hand out.
+        tell: gives an account of the search with what the test set said, for MLflow.
     Raises:
         TunekitError: in one line, for a user's mistake.
     """
@@ -73,7 +76,7 @@ def retrain(
                 result = _Retraining(paths, settings, request, pack, candidates, trainer, view).run()
                 untracked, lost = trainer.finish(result is not None), trainer.lost()
         if result is not None:
-            result, problem = publish(paths, settings, pack, result, view.say)
+            result, problem = publish(paths, settings, pack, result, view.say, tell)
         seconds = time.monotonic() - started
         return RetrainingOutcome(result, known is not None, seconds, untracked, lost, problem)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from tunekit.paths import SearchPaths
 from tunekit.tracking.client import open_client
 from tunekit.tracking.model import Classifier, log_model
 from tunekit.tracking.registry import Promotion, promote, register
+from tunekit.tracking.runs import next_steps, renew_description
 from tunekit.tracking.server import masked
 from tunekit.tracking.writer import tracked
 
@@ -56,6 +57,7 @@ class RetrainingRun:
             TrackingError: if the trainings are not in MLflow.
         """
         self.uri = uri
+        self._search = paths.name
         self._run_id = tracked(paths.retraining.tracked).run_id
         self._search_run_id = tracked(paths.tracked).run_id
         if not self._run_id:
@@ -77,15 +79,42 @@ class RetrainingRun:
         self._link(number)
 
     def _link(self, number: int) -> None:
-        """The search's run may be in another MLflow, or a person deleted it: then there is none to link."""
+        def link(search_run: str) -> None:
+            self._client.set_tag(search_run, "test_openings", str(number))
+            self._client.set_tag(search_run, "retraining_run", self._run_id)
+            self._client.set_tag(self._run_id, "search_run", search_run)
+
+        self._on_search_run(link)
+
+    def describe(
+        self, note: str, search_note: str, model: str | None = None, files: Sequence[Path] = ()
+    ) -> None:
+        """Renew the descriptions of this run and of the search's, after `record` and `hand_over`.
+
+        Args:
+            note: what the test set said, Markdown.
+            search_note: what came of the search, with the above, Markdown.
+            model: how `predict` and `export` may call what was registered, as `tunekit-digits@best`.
+            files: a report and figures to show on the search's run; those that are not there are left out.
+        """
+        steps = next_steps(self._search, "finished", model)
+        renew_description(self._client, self._run_id, note, steps if model else ())
+
+        def renew(search_run: str) -> None:
+            renew_description(self._client, search_run, search_note, steps)
+            for file in filter(Path.exists, files):
+                self._client.log_artifact(search_run, str(file))
+
+        self._on_search_run(renew)
+
+    def _on_search_run(self, write: Callable[[str], None]) -> None:
+        """The search's run may be in another MLflow, or a person deleted it: then there is none to write."""
         from mlflow.exceptions import MlflowException
 
         if not self._search_run_id:
             return
         try:
-            self._client.set_tag(self._search_run_id, "test_openings", str(number))
-            self._client.set_tag(self._search_run_id, "retraining_run", self._run_id)
-            self._client.set_tag(self._run_id, "search_run", self._search_run_id)
+            write(self._search_run_id)
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise

@@ -172,7 +172,7 @@ def _serve(command: list[str], host: str, port: int, say: Callable[[str], None])
     kept = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         _wait_until_up(process, host, port)
-        say(f"MLflow UI: http://{host}:{port} (Ctrl-C ends it)")
+        say(f"MLflow UI: http://{host}:{port}/#/experiments?workflowType=machine_learning (Ctrl-C ends it)")
         process.wait()
     except KeyboardInterrupt:
         return

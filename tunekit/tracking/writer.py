@@ -36,6 +36,17 @@ _TRIES_AT_CLOSE = 3  # a server that is away then is away; nothing is lost by gi
 _GRACE_AFTER_ERROR = 10.0  # seconds that a search that crashed waits for MLflow
 
 
+class Account(NamedTuple):
+    """What is told of a search in MLflow when it ends."""
+
+    note: str  # what came of it, Markdown
+    files: Sequence[Path]  # a report and figures; those that are not there are left out
+
+
+# Gives an account of a search that ends in this state. It comes from a room above: it knows what mattered.
+TellOf = Callable[[SearchPaths, Outcome], Account]
+
+
 @dataclass(frozen=True)
 class TrackerReport:
     """What MLflow does not have when the tracker ends."""
@@ -49,6 +60,8 @@ class _End:
     outcome: Outcome
     checkpoints: Sequence[tuple[int, Path]]
     winner: Callable[[], Classifier] | None
+    note: str | None
+    files: Sequence[Path]
 
 
 class Tracker:
@@ -115,6 +128,8 @@ class Tracker:
         outcome: Outcome,
         checkpoints: Sequence[tuple[int, Path]] = (),
         winner: Callable[[], Classifier] | None = None,
+        note: str | None = None,
+        files: Sequence[Path] = (),
     ) -> None:
         """Queue the end of the search, after all events; returns at once.
 
@@ -122,8 +137,10 @@ class Tracker:
             outcome: `interrupted` leaves unfinished trials SCHEDULED, to go on after a resume.
             checkpoints: trials and their files to upload; files that are not there are left out.
             winner: loads the network of the history's best trial, to be logged as a model.
+            note: what came of the search, Markdown for the description of its run.
+            files: a report and figures to show on its run; those that are not there are left out.
         """
-        self._end = _End(outcome, checkpoints, winner)
+        self._end = _End(outcome, checkpoints, winner, note, files)
         self._queue.put(None)
 
     def close(self, timeout_s: float) -> TrackerReport:
@@ -237,7 +254,10 @@ class Tracker:
                 self._attempt(
                     trial.id, partial(runs.write_trial, trial, len(trial.results), interrupted=True)
                 )
-        runs.write_end(end.outcome, self._history)
+        runs.write_end(end.outcome, self._history, end.note)
+        for shown in end.files:
+            if shown.exists():
+                runs.upload_file(shown)
         for trial_id, file in end.checkpoints:
             if file.exists():
                 self._attempt(trial_id, partial(runs.upload_checkpoint, trials[trial_id], file))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from tunekit.recipe import Recipe, describe
 from tunekit.space import SearchSpace, load_space
 from tunekit.tracking.runs import Outcome
 from tunekit.tracking.server import check_reachable
-from tunekit.tracking.writer import Tracker
+from tunekit.tracking.writer import TellOf, Tracker
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.earlier_search import earlier_searches
@@ -33,6 +35,8 @@ from tunekit.tuning.training_on_ray import train_on_ray
 if TYPE_CHECKING:
     from tunekit.tracking.model import Classifier
 
+_log = logging.getLogger(__name__)
+
 _TRACKING_GRACE = 120.0  # seconds that the end of a search waits for MLflow
 
 
@@ -48,7 +52,11 @@ class SearchOutcome:
 
 
 def run_search(
-    paths: SearchPaths, view: View, time_budget: float | None = None, machine: Machine | None = None
+    paths: SearchPaths,
+    view: View,
+    time_budget: float | None = None,
+    machine: Machine | None = None,
+    tell: TellOf | None = None,
 ) -> SearchOutcome:
     """Run what is left of a search: all of a new one, or what an interruption left over.
 
@@ -57,6 +65,7 @@ def run_search(
         view: shown to a person.
         time_budget: seconds after which running trials are interrupted; they can be resumed.
         machine: what Ray may hand out.
+        tell: gives an account of the search at its end, for MLflow.
     Raises:
         SearchError: if another process runs this search, or its data changed.
     """
@@ -86,7 +95,7 @@ def run_search(
             finished = policy.has_ended(settings.trials)
             if finished:
                 policy.stop_paused()
-            _close_books(paths, space, history, keeper, tracker, finished)
+            _close_books(paths, space, history, keeper, tracker, finished, tell)
             undelivered = tracker.close(_TRACKING_GRACE).undelivered
         history.close()
         return SearchOutcome(paths, history, finished, time.monotonic() - started, undelivered)
@@ -199,13 +208,26 @@ def _close_books(
     keeper: CheckpointKeeper,
     tracker: Tracker,
     finished: bool,
+    tell: TellOf | None,
 ) -> None:
     """Leave summary, checkpoints and winner in MLflow, and a study on disk."""
     checkpoints = [(trial.id, paths.trial(trial.id).best) for trial in keeper.best_trials()]
     outcome: Outcome = "finished" if finished else "interrupted"
     winner = partial(_winner, checkpoints[0][1]) if checkpoints else None
-    tracker.finish(outcome, checkpoints, winner)
+    account = _account(paths, outcome, tell)
+    tracker.finish(outcome, checkpoints, winner, *account)
     export_study(history, space, paths)
+
+
+def _account(paths: SearchPaths, outcome: Outcome, tell: TellOf | None) -> tuple[str | None, Sequence[Path]]:
+    """An account that cannot be given costs the search nothing else of its end."""
+    if tell is None:
+        return None, ()
+    try:
+        return tell(paths, outcome)
+    except Exception:
+        _log.exception("no report of search %s", paths.name)
+        return None, ()
 
 
 def _baselines(count: int) -> str:
