@@ -365,6 +365,7 @@ def retrain_best(
     tunekit retrain-best --baseline B-mnist-vgg16-bn-after-relu --baseline C-cifar10-*
     """
     from tunekit.paths import find_search
+    from tunekit.reporting.report import tell
     from tunekit.retraining.request import Request
     from tunekit.retraining.retrain import retrain
     from tunekit.tuning.progress import make_view
@@ -379,7 +380,7 @@ def retrain_best(
         _only_with_baselines("folder_name", "train_limit", "val_fraction", "data_dir", "tracking_uri")
         folders = [find_search(results_dir, name)]
     request = Request(refit=refit_on == "train+val", **options)
-    outcomes = [retrain(paths, request, view, time_budget) for paths in folders]
+    outcomes = [retrain(paths, request, view, time_budget, tell=tell) for paths in folders]
     if as_json:
         click.echo(json.dumps([outcome.result for outcome in outcomes], indent=2))
     for paths, outcome in zip(folders, outcomes, strict=True) if not as_json else ():
@@ -745,10 +746,11 @@ def _train(
 def _run(paths: Any, view: Any, time_budget: float | None) -> None:
     from tunekit.reporting.choices import scientific_comparisons
     from tunekit.reporting.leaderboard import baseline_rows, baseline_table, summary, trial_rows, trial_table
+    from tunekit.reporting.report import tell
     from tunekit.tuning.progress import duration
     from tunekit.tuning.search import run_search
 
-    outcome = run_search(paths, view, time_budget)
+    outcome = run_search(paths, view, time_budget, tell=tell)
     _print_table(trial_table(trial_rows(paths), most=10))
     if known := baseline_rows(paths):
         _print_table(baseline_table(known))
@@ -769,7 +771,9 @@ def _run(paths: Any, view: Any, time_budget: float | None) -> None:
     click.echo(f"Best recipe: tunekit best {paths.name}{where}")
     if comparisons:
         click.echo(f"Choices:     tunekit choices {paths.name}{where}")
+    click.echo(f"Report:      {paths.report}")
     click.echo(f"Review:      tunekit ui{where}")
+    click.echo(f"A model:     tunekit retrain-best {paths.name}{where}")
 
 
 def _only_with_baselines(*names: str) -> None:
@@ -831,6 +835,7 @@ def _show_retraining(paths: Any, outcome: Any) -> None:
     click.echo(f"Pictures:  {paths.retraining.opening(result['opening']['number'])}")
     if result["registration"]:
         click.echo(f"Use it:    tunekit predict {result['registration']['name']} IMAGE{where}")
+    click.echo(f"Report:    {paths.report}")
     click.echo(f"Review:    tunekit ui{where}")
 
 

@@ -159,7 +159,7 @@ def _row(facts: Facts, recipe: Mapping[str, Value] | None, differs: Mapping[str,
         full_epochs=settings.epochs,
         hours=sum(result.metrics.get("epoch_seconds", 0.0) for result in results) / 3600,
         best=_accuracy(history, history.best()),
-        default=_accuracy(history, _default_trial(facts)),
+        default=_accuracy(history, facts.default_trial),
         epochs_to_best=_epochs_to_best(facts),
         test=_test_accuracy(facts.paths),
         recipe=recipe,
@@ -189,13 +189,6 @@ def _differing_keys(recipes: Sequence[dict[str, Value]]) -> list[str]:
 
 def _accuracy(history: History, trial: Trial | None) -> float | None:
     return history.recipe_value(trial) if trial and trial.best else None
-
-
-def _default_trial(facts: Facts) -> Trial | None:
-    """The trial of the space's default recipe, which may have run as a baseline."""
-    default = facts.space.recipe(facts.space.default_params())
-    same = (trial for trial in facts.history.recipes if facts.recipes[trial.id] == default)
-    return next(same, None)
 
 
 def _epochs_to_best(facts: Facts) -> int | None:

@@ -30,6 +30,12 @@ class Facts:
         return list(self.history.trials.values())
 
     @property
+    def default_trial(self) -> Trial | None:
+        """The trial of the space's default recipe, which may be that of a known recipe."""
+        recipe = self.space.recipe(self.space.default_params())
+        return next((trial for trial in self.history.recipes if self.recipes[trial.id] == recipe), None)
+
+    @property
     def full_epochs(self) -> int:
         """Epochs of a full training."""
         return self.settings.epochs

@@ -196,6 +196,7 @@ def _search_row(paths: SearchPaths) -> Row:
 
 
 def search_state(paths: SearchPaths, settings: SearchSettings, history: History) -> str:
+    """Whether a search is running, interrupted or finished; "retrained" if it is known recipes alone."""
     try:
         FileLock(paths.lock, timeout=0).acquire().lock.release()
     except Timeout:

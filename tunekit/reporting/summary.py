@@ -89,7 +89,7 @@ def _gain(facts: Facts, result: Result | None) -> list[str]:
     if result is not None and (retrained := _retrained_gain(result)):
         return [retrained]
     best = facts.history.best()
-    default = _default_trial(facts)
+    default = facts.default_trial
     if best is None or facts.settings.samples == 0:
         return []
     if default is None:
@@ -102,12 +102,6 @@ def _gain(facts: Facts, result: Result | None) -> list[str]:
         state = "failed" if default.status == "failed" else "has no result"
         return [f"The default recipe {state}, so a gain over it cannot be named."]
     return [_searched_gain(facts, best, default)]
-
-
-def _default_trial(facts: Facts) -> Trial | None:
-    """The trial of the space's default recipe, which may be that of a known recipe."""
-    recipe = facts.space.recipe(facts.space.default_params())
-    return next((trial for trial in facts.history.recipes if facts.recipes[trial.id] == recipe), None)
 
 
 def _retrained_gain(result: Result) -> str | None:
