@@ -18,6 +18,7 @@ from tunekit.history import Event, History
 from tunekit.paths import SearchPaths
 from tunekit.reporting.facts import read_facts
 from tunekit.reporting.importance import importance_report
+from tunekit.reporting.leaderboard import search_state
 from tunekit.reporting.report import build_report, write_report
 
 EVIL = "<script>alert(1)</script>"
@@ -63,7 +64,8 @@ class Page(HTMLParser):
 
 def page_of(paths: SearchPaths) -> Page:
     facts = read_facts(paths)
-    return Page(build_report(facts, importance_report(facts), "finished"))
+    state = search_state(paths, facts.settings, facts.history)
+    return Page(build_report(facts, importance_report(facts), state))
 
 
 def lay_down_result(paths: SearchPaths, **changed: Any) -> None:
