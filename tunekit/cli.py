@@ -436,8 +436,11 @@ def report(name: str | None, open_it: bool, results_dir: Path) -> None:
     from tunekit.paths import find_search
     from tunekit.reporting.report import write_report
 
-    file = write_report(find_search(results_dir, name))
+    paths = find_search(results_dir, name)
+    file = write_report(paths)
     click.echo(f"Report: {file}")
+    if paths.proposed_space.is_file():
+        click.echo(f"Proposed space: {paths.proposed_space} (use it with --start-from {paths.name})")
     if open_it:
         click.launch(str(file))
 

@@ -88,6 +88,11 @@ class SearchPaths:
         return TrialPaths(self.folder / "trials" / f"{trial_id:04d}")
 
     @property
+    def proposed_space(self) -> Path:
+        """A better space for the next search, if the trials gave evidence for one (TOML)."""
+        return self.folder / "proposed.toml"
+
+    @property
     def test_openings(self) -> Path:
         """Who opened the test set, when and for which recipes, a JSON line each time."""
         return self.folder / "test_openings.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -234,3 +235,12 @@ def test_the_test_set_counts_more_than_the_search(tmp_path: Path) -> None:
 
 def test_without_known_recipes_there_is_no_table(tmp_path: Path) -> None:
     assert factor_table(made_up(tmp_path, full("none", 0.5))) == []
+
+
+def test_known_recipes_for_other_data_are_no_comparison(tmp_path: Path) -> None:
+    facts = searched(tmp_path, full("none", 0.95))
+    assert len(factor_table(facts)) == 3
+    elsewhere = [dataclasses.replace(known, dataset="cifar100") for known in facts.space.baselines]
+    space = dataclasses.replace(facts.space, baselines=tuple(elsewhere))
+    rows = factor_table(dataclasses.replace(facts, space=space))
+    assert {row.baseline for row in rows} == {known.name for known in facts.settings.known_recipes()}

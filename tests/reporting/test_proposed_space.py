@@ -7,6 +7,7 @@ import pytest
 from tests.reporting.made_up_search import log_lr, noise, proposed, searched
 from tunekit.reporting.doctor import examine_space
 from tunekit.reporting.proposed_space import propose_space
+from tunekit.reporting.report import write_report
 from tunekit.tuning.earlier_search import read_earlier
 
 
@@ -85,3 +86,19 @@ high = 0.2
     assert set(space.parameters) == {"optim.lr", "schedule.warmup"}
     assert space.parameters["optim.lr"].high == pytest.approx(1.0)
     assert space.fixed == {"schedule.name": "cosine"}
+
+
+def test_it_lies_beside_the_report_as_long_as_there_is_evidence(tmp_path: Path) -> None:
+    facts = searched(
+        tmp_path,
+        lambda params: (
+            None if params["model.name"] == "resnet32" else noise(params) - 0.2 * abs(log_lr(params) + 2)
+        ),
+        trials=80,
+    )
+    write_report(facts.paths)
+    assert facts.paths.proposed_space.read_text() == propose_space(facts, examine_space(facts))
+    with facts.paths.history.open("w"):  # the search begins anew
+        pass
+    write_report(facts.paths)
+    assert not facts.paths.proposed_space.exists()

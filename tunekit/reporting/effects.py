@@ -155,14 +155,14 @@ def key_effects(facts: Facts, key: str) -> KeyEffects | None:
 
 
 def factor_table(facts: Facts) -> list[FactorRow]:
-    """A row for each known recipe of the search and of its space, those of the search first.
+    """A row for each known recipe of the search, and of its space if it was reported for the same data set.
 
     Raises:
         SearchError: if the result of a retraining is damaged.
     """
-    known = {
-        baseline.name: baseline for baseline in (*facts.settings.known_recipes(), *facts.space.baselines)
-    }
+    here = ("", facts.settings.dataset)  # what was found on other data says nothing about these
+    of_space = [baseline for baseline in facts.space.baselines if baseline.dataset in here]
+    known = {baseline.name: baseline for baseline in (*facts.settings.known_recipes(), *of_space)}
     baselines = list(known.values())
     best = facts.history.best()
     best_found = facts.history.recipe_value(best) if best else None

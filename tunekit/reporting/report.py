@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from tunekit.paths import SearchPaths, atomic_write
 from tunekit.reporting.charts import DARK_COLOURS, Figure, trial_texts
+from tunekit.reporting.doctor import examine_space
 from tunekit.reporting.facts import Facts, read_facts
 from tunekit.reporting.importance import ImportanceReport, importance_report
 from tunekit.reporting.leaderboard import search_state
+from tunekit.reporting.proposed_space import propose_space
 from tunekit.reporting.report_parts import Drawings, Section
 from tunekit.reporting.report_sections import all_sections, outcome_counts
 from tunekit.reporting.summary import summary_sentences
@@ -50,7 +52,7 @@ def write_report(paths: SearchPaths) -> Path:
     """
     facts = read_facts(paths)
     state = search_state(paths, facts.settings, facts.history)
-    _write(paths, build_report(facts, importance_report(facts), state))
+    _write(facts, build_report(facts, importance_report(facts), state))
     return paths.report
 
 
@@ -62,14 +64,22 @@ def tell(paths: SearchPaths, state: Outcome) -> Account:
     """
     facts = read_facts(paths)
     importance = importance_report(facts)
-    _write(paths, build_report(facts, importance, state))
+    _write(facts, build_report(facts, importance, state))
     note = "\n".join(f"- {sentence}" for sentence in summary_sentences(facts, importance))
-    return Account(note, [paths.report])
+    return Account(note, [paths.report, paths.proposed_space])
 
 
-def _write(paths: SearchPaths, page: str) -> None:
+def _write(facts: Facts, page: str) -> None:
+    """The report, and beside it the space that the doctor proposes; none stays that it no longer does."""
+    paths = facts.paths
     with atomic_write(paths.report) as temporary:
         temporary.write_text(page, encoding="utf-8")
+    proposed = propose_space(facts, examine_space(facts))
+    if proposed is None:
+        paths.proposed_space.unlink(missing_ok=True)
+        return
+    with atomic_write(paths.proposed_space) as temporary:
+        temporary.write_text(proposed, encoding="utf-8")
 
 
 def build_report(facts: Facts, importance: ImportanceReport | None, state: str) -> str:
