@@ -148,7 +148,9 @@ def test_the_test_accuracy_is_that_of_the_retrained_winner(search: SearchPaths) 
     file = search.retraining.result(1)
     file.parent.mkdir(parents=True)
     test = [{"name": "default", "mean": 0.7}, {"name": "trial 1", "mean": 0.74}]
-    file.write_text(json.dumps({"key": "k", "opening": {"number": 1}, "winner": "trial 1", "test": test}))
+    file.write_text(
+        json.dumps({"key": "k", "format": 1, "opening": {"number": 1}, "winner": "trial 1", "test": test})
+    )
 
     (row,) = compare_searches([search])
 

@@ -228,7 +228,7 @@ def test_the_test_set_counts_more_than_the_search(tmp_path: Path) -> None:
         {"name": "vgg", "part": "train+val", "mean": 0.99, "accuracies": [0.99] * 5},
         {"name": "vgg", "part": "train", "mean": 0.97, "accuracies": [0.97] * 5},
     ]
-    file.write_text(json.dumps({"key": "a", "opening": {"number": 1}, "test": rows}))
+    file.write_text(json.dumps({"key": "a", "format": 1, "opening": {"number": 1}, "test": rows}))
     row = factor_table(facts)[0]
     assert (row.reproduced, row.reproduced_from) == (0.97, "retrain, 5 seeds, test set")
 

@@ -84,6 +84,7 @@ def lay_down_result(paths: SearchPaths, **changed: Any) -> None:
         test=[accuracy("trial 01", [0.8765, 0.8765])],
         model=model(class_scores=[score]),
         verdicts=["trial 01 is within noise of the default recipe."],
+        format=1,
         opening=opening,
         earlier_openings=[],
         registration=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def retrained(facts: Facts, **changed: Any) -> None:
     tested = {"accuracies": [0.8] * 3, "mean": 0.8, "over_both": {"low": 0.75, "high": 0.85}}
     result = {
         "key": "a",
+        "format": 1,
         "opening": {"number": 1},
         "winner": "trial 01",
         "standings": [
@@ -238,3 +240,13 @@ def test_the_interval_of_a_difference_is_narrower_than_the_sum_of_both() -> None
     # Where nothing is known of one side but its value, the other side's interval is left.
     alone = combined_difference(0.9, ours, 0.85, Interval(0.85, 0.85))
     assert (alone.low, alone.high) == pytest.approx((ours.low - 0.85, ours.high - 0.85))
+
+
+def test_a_folder_of_known_recipes_is_no_search_to_go_on_with(tmp_path: Path) -> None:
+    facts = made_up(tmp_path, [])
+    facts = dataclasses.replace(facts, settings=dataclasses.replace(facts.settings, samples=0))
+    facts.paths.retraining.history.parent.mkdir(parents=True)
+    facts.paths.retraining.history.write_text("")
+    sentences = summary_sentences(facts)
+    assert sentences[0] == "Known recipes were retrained, without a search."
+    assert not any("resume" in sentence for sentence in sentences)

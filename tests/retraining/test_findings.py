@@ -72,7 +72,7 @@ def table(file: Path) -> list[list[str]]:
 
 
 def kept(paths: SearchPaths, number: int, key: str) -> Result:
-    result = {"key": key, "opening": {"number": number}, "winner": f"trial {number:02d}"}
+    result = {"key": key, "format": 1, "opening": {"number": number}, "winner": f"trial {number:02d}"}
     save_result(paths.retraining, result)
     return result
 
@@ -101,7 +101,7 @@ def test_a_result_that_is_saved_again_replaces_the_old_one(paths: SearchPaths) -
 
 
 def test_what_is_saved_is_given_back_as_it_will_be_read(paths: SearchPaths) -> None:
-    made = {"key": "a", "opening": {"number": 1, "recipes": ("trial 07", "default recipe")}}
+    made = {"key": "a", "format": 1, "opening": {"number": 1, "recipes": ("trial 07", "default recipe")}}
     saved = save_result(paths.retraining, made)
     assert saved == find_result(paths)
     assert saved["opening"]["recipes"] == ["trial 07", "default recipe"]

@@ -29,6 +29,8 @@ def summary_sentences(facts: Facts, importance: ImportanceReport | None = None) 
         SearchError: if the result of a retraining or the record of test openings is damaged.
     """
     result, importance = find_result(facts.paths), importance or importance_report(facts)
+    if _known_alone(facts):
+        return [_nothing(facts), *_test_set(facts, result)]
     return [
         *_best(facts),
         *_gain(facts, result),
@@ -75,7 +77,11 @@ def _best(facts: Facts) -> list[str]:
 
 def _nothing(facts: Facts) -> str:
     if not facts.trials:
-        return "No trial has begun."
+        return (
+            "Known recipes were retrained, without a search."
+            if _known_alone(facts)
+            else "No trial has begun."
+        )
     failed = sum(trial.status == "failed" for trial in facts.trials)
     if failed == len(facts.trials):
         return (
@@ -256,6 +262,11 @@ def _next(facts: Facts, result: Result | None) -> list[str]:
     if registration := result["registration"]:
         return [f"Next: use the model, as in 'tunekit predict {registration['name']} IMAGE'."]
     return [f"Next: 'tunekit retrain-best {name}' again, which puts the model into the registry."]
+
+
+def _known_alone(facts: Facts) -> bool:
+    """Whether `retrain-best --baseline` laid the folder down: its trainings are no trials."""
+    return not facts.settings.samples and not facts.trials and facts.paths.retraining.history.exists()
 
 
 def _tried(facts: Facts) -> str:

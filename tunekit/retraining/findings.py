@@ -20,6 +20,7 @@ from tunekit.retraining.trainings import PlannedTraining
 Result = dict[str, Any]
 Curves = Mapping[str, Sequence[Sequence[float]]]  # of a recipe, for each seed, an accuracy each epoch
 
+FORMAT = 1  # of a result
 _SHOWN = 24  # images in a grid
 
 
@@ -50,7 +51,8 @@ def save_result(paths: RetrainingPaths, result: Result) -> Result:
 def _read(file: Path) -> Result:
     try:
         result: Result = json.loads(file.read_text(encoding="utf-8"))
-        result["key"], result["opening"]["number"]
+        if result["format"] != FORMAT:
+            raise ValueError("of another version")
         return result
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SearchError(f"{file}: not the result of a retraining ({error})") from None

@@ -12,7 +12,7 @@ from tunekit.data.split import Split
 from tunekit.errors import SearchError
 from tunekit.paths import SearchPaths
 from tunekit.retraining.candidates import Candidate, choose_candidates
-from tunekit.retraining.findings import Curves, Result, curves_of, find_result, save_result
+from tunekit.retraining.findings import FORMAT, Curves, Result, curves_of, find_result, save_result
 from tunekit.retraining.handover import HandedOver, Member, best_network, calibrated, ensemble_of
 from tunekit.retraining.judging import JudgedRecipe, judge_recipes
 from tunekit.retraining.networks import Judge
@@ -162,6 +162,7 @@ class _Retraining:
         winner = judged[ordered[0].name].candidate
         default = next((name for name, recipe in judged.items() if recipe.candidate.default), None)
         return {
+            "format": FORMAT,
             "search": self.paths.name,
             "key": self.request.key(self.candidates),
             "request": asdict(self.request),
