@@ -61,6 +61,7 @@ def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
         end(driver)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests run one after another, in one process: each takes all CPUs, and some look for processes."""
     for item in items:

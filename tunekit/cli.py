@@ -121,11 +121,13 @@ def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.version_option(__version__, prog_name="tunekit")
 def main() -> None:
-    """Find the best training recipe for your images.
+    """Find the best training recipe for your images, and train the model.
 
     \b
     tunekit search digits --space resnet     search; needs no network and no GPU
-    tunekit best                             the best recipe of the latest search
+    tunekit report --open                    what was found, and what mattered
+    tunekit retrain-best                     a model with an honest test score
+    tunekit predict tunekit-digits IMAGE     use it
     tunekit ui                               review every trial in MLflow
     """
 
