@@ -11,7 +11,8 @@ search: $(READY)  ## a small search on real images: 8x8 digits, no network, no G
 	@echo "To open it in the MLflow UI:  $(BIN)/tunekit ui"
 
 test: $(READY)  ## all tests; the ones on CIFAR-10 and MNIST need TUNEKIT_TEST_DATA
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -m slow
 
 check: $(READY)  ## format, lint, types, fast tests
 	$(BIN)/ruff format --check .
