@@ -17,6 +17,7 @@ from tunekit.data.pack import Pack
 from tunekit.history import History
 from tunekit.paths import SearchPaths
 from tunekit.reporting.leaderboard import baseline_rows, search_rows
+from tunekit.reporting.report import tell
 from tunekit.space import Baseline, load_space
 from tunekit.tracking.client import open_client
 from tunekit.tracking.server import tracking_uri
@@ -90,7 +91,7 @@ def test_a_search_runs_to_its_end_without_test_images_and_mlflow_has_all_of_it(
 ) -> None:
     wanted = settings(tmp_path, digits, data_dir=str(data_without_test_images))
     paths = begin_search(wanted, tmp_path / "results", QuietView())
-    outcome = run_search(paths, QuietView())
+    outcome = run_search(paths, QuietView(), tell=tell)
     trials = outcome.history.trials
     assert outcome.finished
     assert outcome.untracked_events == 0
@@ -114,6 +115,12 @@ def test_a_search_runs_to_its_end_without_test_images_and_mlflow_has_all_of_it(
 
     kept = [trial.id for trial in trials.values() if paths.trial(trial.id).best.exists()]
     assert sorted(kept) == sorted(trial.id for trial in outcome.history.ranked()[:3])
+
+    parent = mlflow_client(paths).get_run(runs[0].data.tags["mlflow.parentRunId"])
+    assert "state <b>finished</b>" in paths.report.read_text()
+    files = mlflow_client(paths).list_artifacts(parent.info.run_id)
+    assert "report.html" in {file.path for file in files}
+    assert f"The best recipe of {len(trials)} recipes is trial" in parent.data.tags["mlflow.note.content"]
 
 
 def test_known_recipes_run_first_and_the_best_network_is_where_another_search_begins(
