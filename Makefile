@@ -11,8 +11,10 @@ search: $(READY)  ## a small search on real images: 8x8 digits, no network, no G
 	@echo "To open it in the MLflow UI:  $(BIN)/tunekit ui"
 
 test: $(READY)  ## all tests; the ones on CIFAR-10 and MNIST need TUNEKIT_TEST_DATA
-	$(BIN)/python -m pytest -n 2 -m "not slow"
-	$(BIN)/python -m pytest -m slow
+	@# Tests with a Ray wait much and must not meet: they run one by one beside the others.
+	@log=$$(mktemp); $(BIN)/python -m pytest -m ray > $$log 2>&1 & ray=$$!; \
+	$(BIN)/python -m pytest -n 2 -m "not ray"; others=$$?; \
+	wait $$ray; with_ray=$$?; cat $$log; rm -f $$log; exit $$((others || with_ray))
 
 check: $(READY)  ## format, lint, types, fast tests
 	$(BIN)/ruff format --check .

@@ -30,7 +30,7 @@ from tunekit.tuning.search import run_search
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.trial_run import TrialRun
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
 SMALL_SPACE = """
 [fixed]
