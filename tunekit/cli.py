@@ -80,7 +80,7 @@ _image_size_option = click.option(
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _quiet_option = click.option("--quiet", "-q", is_flag=True, help="No plan and no progress, only the result.")
 _budget_option = click.option(
-    "--time-budget", type=_Duration(), help="Stop after this time, e.g. 30m; 'tunekit resume' goes on."
+    "--time-budget", type=_Duration(), help="Interrupt after this time, e.g. 30m; it can go on later."
 )
 _name_argument = click.argument("name", required=False)
 
@@ -388,7 +388,7 @@ def retrain_best(
     for paths, outcome in zip(folders, outcomes, strict=True) if not as_json else ():
         _show_retraining(paths, outcome)
     if any(outcome.result is None for outcome in outcomes):
-        sys.exit(130)
+        sys.exit(1 if any(outcome.lost for outcome in outcomes) else 130)
 
 
 @main.command()
@@ -777,6 +777,8 @@ def _run(paths: Any, view: Any, time_budget: float | None) -> None:
     if comparisons:
         click.echo(f"Choices:     tunekit choices {paths.name}{where}")
     click.echo(f"Report:      {paths.report}")
+    if paths.proposed_space.is_file():
+        click.echo(f"Next space:  {paths.proposed_space}  (with --start-from {paths.name})")
     click.echo(f"Review:      tunekit ui{where}")
     click.echo(f"A model:     tunekit retrain-best {paths.name}{where}")
 

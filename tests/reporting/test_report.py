@@ -16,8 +16,8 @@ from tests.reporting.test_retraining_tables import accuracy, behind, model, resu
 from tests.search_on_disk import lay_down_search
 from tunekit.history import Event, History
 from tunekit.paths import SearchPaths
+from tunekit.reporting.analysis import analyse
 from tunekit.reporting.facts import read_facts
-from tunekit.reporting.importance import importance_report
 from tunekit.reporting.leaderboard import search_state
 from tunekit.reporting.report import build_report, write_report
 
@@ -65,7 +65,7 @@ class Page(HTMLParser):
 def page_of(paths: SearchPaths) -> Page:
     facts = read_facts(paths)
     state = search_state(paths, facts.settings, facts.history)
-    return Page(build_report(facts, importance_report(facts), state))
+    return Page(build_report(facts, analyse(facts), state))
 
 
 def lay_down_result(paths: SearchPaths, **changed: Any) -> None:
@@ -280,7 +280,8 @@ def lay_down_evil_search(results_dir: Path) -> SearchPaths:
 
 
 def test_words_of_people_and_files_are_shown_and_never_run(tmp_path: Path) -> None:
-    text = build_report(read_facts(lay_down_evil_search(tmp_path)), None, "finished")
+    facts = read_facts(lay_down_evil_search(tmp_path))
+    text = build_report(facts, analyse(facts), "finished")
     page = Page(text)
     assert EVIL not in text
     assert text.count("alert(1)") >= 8  # escaped, all of them are there to be read

@@ -11,6 +11,7 @@ import pytest
 
 from tests.reporting.made_up_facts import Made, constant, made_up
 from tunekit.baselines import Baseline
+from tunekit.reporting.analysis import analyse
 from tunekit.reporting.facts import Facts
 from tunekit.reporting.summary import combined_difference, summary_sentences
 from tunekit.retraining.statistics import Interval, binomial_interval
@@ -31,7 +32,7 @@ def default(value: float, **about: Any) -> Made:
 
 
 def summary(facts: Facts) -> str:
-    sentences = summary_sentences(facts)
+    sentences = summary_sentences(facts, analyse(facts))
     assert all(sentence.endswith(".") and "None" not in sentence for sentence in sentences)
     return " ".join(sentences)
 
@@ -247,6 +248,6 @@ def test_a_folder_of_known_recipes_is_no_search_to_go_on_with(tmp_path: Path) ->
     facts = dataclasses.replace(facts, settings=dataclasses.replace(facts.settings, samples=0))
     facts.paths.retraining.history.parent.mkdir(parents=True)
     facts.paths.retraining.history.write_text("")
-    sentences = summary_sentences(facts)
+    sentences = summary_sentences(facts, analyse(facts))
     assert sentences[0] == "Known recipes were retrained, without a search."
     assert not any("resume" in sentence for sentence in sentences)

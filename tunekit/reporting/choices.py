@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import mean, median
@@ -15,6 +14,7 @@ from tunekit.errors import SearchError
 from tunekit.history import History, Trial
 from tunekit.paths import SearchPaths
 from tunekit.recipe import Value, recipe_key
+from tunekit.reporting.facts import trials_by_value
 from tunekit.space import SearchSpace, load_space
 from tunekit.tuning.policy import recipe_of
 from tunekit.tuning.settings import SearchSettings
@@ -88,7 +88,8 @@ def compare(space: SearchSpace, history: History, key: str) -> Comparison | None
     that were stopped early too; the test is Mann and Whitney's (1947) on those ranks. A sampler
     that learns does not draw its trials independently: read p-values as a guide.
     """
-    groups = _by_value(space, history, key)
+    ended = [trial for trial in history.recipes if trial.status in ("completed", "stopped", "failed")]
+    groups = trials_by_value(space, ((trial, recipe_of(space, trial)) for trial in ended), key)
     if not groups:
         return None
     epoch = min((t.epoch for g in groups.values() for t in g if t.status != "failed"), default=0)
@@ -121,19 +122,6 @@ def choice_table(comparison: Comparison) -> Table:
 
 def _space_of(paths: SearchPaths) -> SearchSpace:
     return load_space(paths.space).with_fixed(SearchSettings.load(paths).fixed)
-
-
-def _by_value(space: SearchSpace, history: History, key: str) -> dict[Value, list[Trial]]:
-    """Trials that ended, by their value of `key`; those for which the key means nothing are left out."""
-    groups: dict[Value, list[Trial]] = defaultdict(list)
-    parameter = space.parameters.get(key)
-    for trial in history.recipes:
-        if trial.status not in ("completed", "stopped", "failed"):
-            continue
-        recipe = recipe_of(space, trial).to_flat()
-        if parameter is None or parameter.active(recipe):
-            groups[recipe[key]].append(trial)
-    return dict(groups)
 
 
 def _choice(

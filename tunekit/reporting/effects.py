@@ -8,7 +8,6 @@ Source: Godbole et al. 2023, "Deep Learning Tuning Playbook", on scientific and 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from tunekit.baselines import Baseline
 from tunekit.history import Trial
 from tunekit.recipe import Recipe, Value, recipe_key
-from tunekit.reporting.facts import Facts
+from tunekit.reporting.facts import Facts, trials_by_value
 from tunekit.retraining.findings import find_result
 from tunekit.space import Parameter
 from tunekit.tuning.evidence import with_failures_worst
@@ -143,7 +142,8 @@ def key_effects(facts: Facts, key: str) -> KeyEffects | None:
     parameter = facts.space.parameters.get(recipe_key(key).name)
     if parameter is not None and not _few_values(parameter):
         return None
-    trials = _by_value(facts, key, parameter)
+    judged = [trial for trial in facts.history.recipes if not trial.seen_validation]
+    trials = trials_by_value(facts.space, ((trial, facts.recipes[trial.id]) for trial in judged), key)
     rung = _rung(facts, trials)
     groups = [group for group in _groups(facts, trials, rung) if group.trials]
     if not groups:
@@ -183,16 +183,6 @@ def _few_values(parameter: Parameter) -> bool:
     if parameter.choices:
         return True
     return parameter.integer and len(list(parameter.values())) <= _MOST_VALUES
-
-
-def _by_value(facts: Facts, key: str, parameter: Parameter | None) -> dict[Value, list[Trial]]:
-    """The trials for which the key means something, by its value."""
-    groups: dict[Value, list[Trial]] = defaultdict(list)
-    for trial in facts.history.recipes:
-        recipe = facts.recipes[trial.id].to_flat()
-        if not trial.seen_validation and (parameter is None or parameter.active(recipe)):
-            groups[recipe[key]].append(trial)
-    return groups
 
 
 def _groups(facts: Facts, trials: Mapping[Value, Sequence[Trial]], rung: int) -> list[_Group]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tunekit.history import History, Trial
 from tunekit.paths import SearchPaths
-from tunekit.recipe import Recipe
+from tunekit.recipe import Recipe, Value
 from tunekit.space import SearchSpace, load_space
 from tunekit.tuning.policy import policy_of, recipe_of
 from tunekit.tuning.settings import SearchSettings
@@ -39,6 +40,19 @@ class Facts:
     def full_epochs(self) -> int:
         """Epochs of a full training."""
         return self.settings.epochs
+
+
+def trials_by_value(
+    space: SearchSpace, recipes: Iterable[tuple[Trial, Recipe]], key: str
+) -> dict[Value, list[Trial]]:
+    """Trials by their recipe's value of `key`; those for which the key means nothing are left out."""
+    groups: dict[Value, list[Trial]] = defaultdict(list)
+    parameter = space.parameters.get(key)
+    for trial, recipe in recipes:
+        flat = recipe.to_flat()
+        if parameter is None or parameter.active(flat):
+            groups[flat[key]].append(trial)
+    return dict(groups)
 
 
 def read_facts(paths: SearchPaths) -> Facts:

@@ -11,12 +11,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from tunekit.paths import SearchPaths, atomic_write
+from tunekit.reporting.analysis import Analysis, analyse
 from tunekit.reporting.charts import DARK_COLOURS, Figure, trial_texts
-from tunekit.reporting.doctor import examine_space
 from tunekit.reporting.facts import Facts, read_facts
-from tunekit.reporting.importance import ImportanceReport, importance_report
 from tunekit.reporting.leaderboard import search_state
-from tunekit.reporting.proposed_space import propose_space
 from tunekit.reporting.report_parts import Drawings, Section
 from tunekit.reporting.report_sections import all_sections, outcome_counts
 from tunekit.reporting.summary import summary_sentences
@@ -51,8 +49,7 @@ def write_report(paths: SearchPaths) -> Path:
         SearchError: if the search's files are damaged.
     """
     facts = read_facts(paths)
-    state = search_state(paths, facts.settings, facts.history)
-    _write(facts, build_report(facts, importance_report(facts), state))
+    _write(facts, analyse(facts), search_state(paths, facts.settings, facts.history))
     return paths.report
 
 
@@ -63,36 +60,34 @@ def tell(paths: SearchPaths, state: Outcome) -> Account:
         SearchError: if the search's files are damaged.
     """
     facts = read_facts(paths)
-    importance = importance_report(facts)
-    _write(facts, build_report(facts, importance, state))
-    note = "\n".join(f"- {sentence}" for sentence in summary_sentences(facts, importance))
+    analysis = analyse(facts)
+    _write(facts, analysis, state)
+    note = "\n".join(f"- {sentence}" for sentence in summary_sentences(facts, analysis))
     return Account(note, [paths.report, paths.proposed_space])
 
 
-def _write(facts: Facts, page: str) -> None:
+def _write(facts: Facts, analysis: Analysis, state: str) -> None:
     """The report, and beside it the space that the doctor proposes; none stays that it no longer does."""
-    paths = facts.paths
-    with atomic_write(paths.report) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    proposed = propose_space(facts, examine_space(facts))
-    if proposed is None:
-        paths.proposed_space.unlink(missing_ok=True)
+    with atomic_write(facts.paths.report) as temporary:
+        temporary.write_text(build_report(facts, analysis, state), encoding="utf-8")
+    if analysis.proposed is None:
+        facts.paths.proposed_space.unlink(missing_ok=True)
         return
-    with atomic_write(paths.proposed_space) as temporary:
-        temporary.write_text(proposed, encoding="utf-8")
+    with atomic_write(facts.paths.proposed_space) as temporary:
+        temporary.write_text(analysis.proposed, encoding="utf-8")
 
 
-def build_report(facts: Facts, importance: ImportanceReport | None, state: str) -> str:
+def build_report(facts: Facts, analysis: Analysis, state: str) -> str:
     """The report as HTML. Everything that came from people or files is escaped.
 
     Plotly's script is inside, compressed: the page inflates it with the browser's DecompressionStream.
 
     Args:
         facts: of the search.
-        importance: of its keys, from `importance_report`.
+        analysis: of them.
         state: `finished`, `running` ..., for people.
     """
-    sections = all_sections(facts, importance)
+    sections = all_sections(facts, analysis)
     settings = facts.settings
     return _template().render(
         name=facts.paths.name,
@@ -106,7 +101,7 @@ def build_report(facts: Facts, importance: ImportanceReport | None, state: str) 
         versions=[item for item in settings.versions.items() if item[0] in _NAMED],
         figures_at_the_head=_key_figures(facts),
         outcomes=outcome_counts(facts),
-        summary=summary_sentences(facts, importance),
+        summary=summary_sentences(facts, analysis),
         sections=sections,
         data={"figures": _figures(sections), "trials": trial_texts(facts), "dark": dict(DARK_COLOURS)},
         plotly=_packed_plotly(),

@@ -11,6 +11,7 @@ from typing import Any
 
 from tunekit.history import Trial, TrialStatus
 from tunekit.paths import SearchPaths
+from tunekit.reporting.analysis import Analysis
 from tunekit.reporting.charts import (
     OUTCOMES,
     best_by_epochs,
@@ -24,12 +25,10 @@ from tunekit.reporting.charts import (
     scored_trials,
     timeline_figure,
 )
-from tunekit.reporting.doctor import examine_space
 from tunekit.reporting.early_stopping import EarlyStopping, RungCorrelation, early_stopping
-from tunekit.reporting.effects import KeyEffects, factor_table, scientific_effects
+from tunekit.reporting.effects import KeyEffects, factor_table
 from tunekit.reporting.facts import Facts
 from tunekit.reporting.importance import ImportanceReport
-from tunekit.reporting.proposed_space import propose_space
 from tunekit.reporting.report_parts import (
     Cell,
     Drawing,
@@ -48,7 +47,6 @@ from tunekit.reporting.report_parts import (
     word,
 )
 from tunekit.reporting.retraining_tables import failure_lines, model_lines, opening_line, registration_line
-from tunekit.reporting.space_findings import Finding
 from tunekit.reporting.training_spans import busy_share, training_spans
 from tunekit.retraining.findings import find_result
 from tunekit.retraining.test_set import openings
@@ -64,16 +62,16 @@ _LEAST_SHARE = 0.01  # of importance; less is not worth a row
 _LARGEST_PICTURE = 1_500_000  # bytes; the page is to stay small enough to send
 
 
-def all_sections(facts: Facts, importance: ImportanceReport | None) -> list[Section]:
-    """Every section that has something to show; `importance` is the search's `importance_report`."""
+def all_sections(facts: Facts, analysis: Analysis) -> list[Section]:
+    """Every section that has something to show."""
     sections = [
-        _importance_section(importance),
-        _effects_section(scientific_effects(facts)),
-        _values_section(facts, _keys_by_importance(facts, importance)),
+        _importance_section(analysis.importance),
+        _effects_section(analysis.effects),
+        _values_section(facts, _keys_by_importance(facts, analysis.importance)),
         _course_section(facts, early_stopping(facts)),
         _known_section(facts),
         _test_section(facts.paths),
-        _space_section(facts, examine_space(facts)),
+        _space_section(facts, analysis),
         _failure_section(facts),
         _trials_section(facts),
         _settings_section(facts),
@@ -348,21 +346,21 @@ def _pictures(paths: SearchPaths, opening: int) -> list[Part]:
     return [*parts, Words(tuple(left))] if left else parts
 
 
-def _space_section(facts: Facts, findings: Sequence[Finding]) -> Section:
+def _space_section(facts: Facts, analysis: Analysis) -> Section:
     parts: list[Part] = []
-    if findings:
-        rows = [(word(one.severity), word(one.key), word(one.text)) for one in findings]
+    if analysis.findings:
+        rows = [(word(one.severity), word(one.key), word(one.text)) for one in analysis.findings]
         words = (
             "What the trials say about the space itself. Advice has evidence behind it, a note is to know."
         )
         parts.append(table(("", "key", "finding"), rows, words=words))
-    proposed = propose_space(facts, findings)
-    if proposed is not None:
-        go_on = (
-            f"tunekit search {facts.settings.dataset} --space proposed.toml --start-from {facts.paths.name}"
+    if analysis.proposed is not None:
+        file = facts.paths.proposed_space.name
+        go_on = f"tunekit search {facts.settings.dataset} --space {file} --start-from {facts.paths.name}"
+        parts.append(
+            Words((f"The proposed space lies in the search's folder as {file}; go on with: {go_on}",))
         )
-        parts.append(Words((f"Save the proposed space as proposed.toml and go on with: {go_on}",)))
-        parts.append(Folded("proposed-space", "The proposed space", proposed))
+        parts.append(Folded("proposed-space", "The proposed space", analysis.proposed))
     return Section("space", "The search space", parts, "Space")
 
 

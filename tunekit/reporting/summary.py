@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunekit.history import Trial
-from tunekit.reporting.effects import KeyEffects, scientific_effects
+from tunekit.reporting.analysis import Analysis
+from tunekit.reporting.effects import KeyEffects
 from tunekit.reporting.facts import Facts
-from tunekit.reporting.importance import ENOUGH, ImportanceReport, importance_report
+from tunekit.reporting.importance import ENOUGH, ImportanceReport
 from tunekit.retraining.findings import Result, find_result
 from tunekit.retraining.statistics import Interval, binomial_interval, seed_interval
 from tunekit.retraining.test_set import openings
@@ -19,23 +20,23 @@ from tunekit.tuning.progress import params_text
 _MOST_NAMES = 4  # keys in one sentence
 
 
-def summary_sentences(facts: Facts, importance: ImportanceReport | None = None) -> list[str]:
+def summary_sentences(facts: Facts, analysis: Analysis) -> list[str]:
     """What a search found, most important first; each sentence is true for unfinished searches too.
 
     Args:
         facts: of the search.
-        importance: its `importance_report`, if it is known; that takes seconds for 1,000 trials.
+        analysis: of them.
     Raises:
         SearchError: if the result of a retraining or the record of test openings is damaged.
     """
-    result, importance = find_result(facts.paths), importance or importance_report(facts)
+    result = find_result(facts.paths)
     if _known_alone(facts):
         return [_nothing(facts), *_test_set(facts, result)]
     return [
         *_best(facts),
         *_gain(facts, result),
-        *_mattered(facts, importance),
-        *_effects(scientific_effects(facts)),
+        *_mattered(facts, analysis.importance),
+        *_effects(analysis.effects),
         *_failures(facts),
         *_test_set(facts, result),
         *_next(facts, result),

@@ -13,7 +13,7 @@ from tunekit.retraining.findings import Result, save_result
 from tunekit.retraining.handover import HandedOver, Member
 from tunekit.tracking.registry import registered_name
 from tunekit.tracking.retraining_run import HandedModel, RetrainingRun, problem
-from tunekit.tracking.writer import TellOf
+from tunekit.tracking.writer import Teller
 from tunekit.tuning.settings import SearchSettings
 
 _EXAMPLES = 2  # images that come with the model; one alone would fix the batch size
@@ -32,7 +32,7 @@ def publish(
     pack: Pack,
     result: Result,
     say: Callable[[str], None],
-    tell: TellOf | None = None,
+    tell: Teller | None = None,
 ) -> Publication:
     """Bring a result into MLflow, once; the next call tries again what MLflow did not take."""
     if result["registration"] is not None:

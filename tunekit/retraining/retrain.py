@@ -24,7 +24,7 @@ from tunekit.retraining.test_set import open_test_set, openings_of_data
 from tunekit.retraining.trainer import Trainer
 from tunekit.retraining.trainings import Part, plan, seeds_of
 from tunekit.tracking.server import check_reachable
-from tunekit.tracking.writer import TellOf
+from tunekit.tracking.writer import Teller
 from tunekit.tuning.progress import View
 from tunekit.tuning.ray_session import Machine, check_shares
 from tunekit.tuning.reopening import locked, same_data
@@ -49,7 +49,7 @@ def retrain(
     view: View,
     time_budget: float | None = None,
     machine: Machine | None = None,
-    tell: TellOf | None = None,
+    tell: Teller | None = None,
 ) -> RetrainingOutcome:
     """Do all of it. What an earlier call trained is not trained again; what it found is found again.
 
@@ -74,7 +74,7 @@ def retrain(
         if known is None:
             with Trainer(paths, settings, pack, view, time_budget, machine) as trainer:
                 result = _Retraining(paths, settings, request, pack, candidates, trainer, view).run()
-                untracked, lost = trainer.finish(result is not None), trainer.lost()
+                untracked, lost = trainer.finish(result is not None), trainer.lost
         if result is not None:
             result, problem = publish(paths, settings, pack, result, view.say, tell)
         seconds = time.monotonic() - started

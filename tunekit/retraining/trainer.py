@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -23,12 +23,12 @@ from tunekit.retraining.trainings import PlannedTraining, RetrainingPolicy, Trai
 from tunekit.tracking.writer import Tracker
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.estimate import Estimate, estimate
-from tunekit.tuning.policy import Suggestion
 from tunekit.tuning.progress import View
 from tunekit.tuning.provision import first_weights_file
 from tunekit.tuning.ray_session import Machine, Resources
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.training_on_ray import train_on_ray
+from tunekit.tuning.trial_policy import Suggestion
 
 _TRACKING_GRACE = 120.0  # seconds that the end waits for MLflow
 
@@ -67,6 +67,7 @@ class Trainer:
         self.history = History.read(self.paths.history)
         if max(self.history.trials, default=-1) >= len(self.planned):
             raise SearchError(f"{self.paths.settings} does not know all trainings of {self.paths.history}")
+        self.lost: list[str] = []  # of the latest `train`: what the machine failed, and why, a line each
         self._tracker = self._new_tracker()
         for listener in (self._tracker.record, self._tidy, view.event):
             self.history.subscribe(listener)
@@ -91,12 +92,9 @@ class Trainer:
         left = None if self._deadline is None else max(1.0, self._deadline - time.monotonic())
         work = _RetrainingWork(self._search, self._settings, self._pack, self.planned, policy)
         train_on_ray(work, self.paths, self._settings, self._pack, self._view, left, self._machine)
-        return None if policy.left or self.lost(ids) else ids
-
-    def lost(self, ids: Iterable[int] | None = None) -> list[str]:
-        """What the machine lost of some trainings, or of all, and why, a line each."""
-        trials = [self.history.trials[training] for training in ids or self.history.trials]
-        return [f"{self.planned[one.id].words}: {one.reason}" for one in trials if one.status == "lost"]
+        trials = [self.history.trials[training] for training in ids if training in self.history.trials]
+        self.lost = [f"{self.planned[one.id].words}: {one.reason}" for one in trials if one.status == "lost"]
+        return None if policy.left or self.lost else ids
 
     def files(self, training: int) -> TrialPaths:
         """The files of a training."""
@@ -215,8 +213,9 @@ class _RetrainingWork:
         names = list(dict.fromkeys(training.name for training in wanted))
         done = len(wanted) - len(self.policy.left)
         part = " on training and validation images" if wanted[0].part == "train+val" else ""
+        seeds = len(wanted) // len(names)
         return (
-            f"Will train {', '.join(names)}{part}, with {len(wanted) // len(names)} seeds each: "
+            f"Will train {', '.join(names)}{part}, with {seeds} seed{'s' * (seeds > 1)} each: "
             f"{len(wanted)} trainings{f' ({done} are done)' if done else ''} of {self._epochs_words()}, "
             f"none stopped early; {resources.words()}"
         )

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from tunekit.errors import SearchError
-from tunekit.history import Event, History
+from tunekit.history import Event, History, Trial
 from tunekit.paths import RetrainingPaths, atomic_write
 from tunekit.recipe import Value
 from tunekit.retraining.candidates import Candidate
-from tunekit.tuning.policy import Suggestion
 from tunekit.tuning.schedulers import Decision
 from tunekit.tuning.settings import SearchSettings
+from tunekit.tuning.trial_policy import Suggestion, TrialPolicy
 
 Part = Literal["train", "train+val"]
 
@@ -104,7 +103,7 @@ def _read(paths: RetrainingPaths) -> list[PlannedTraining]:
         raise SearchError(f"{paths.settings}: not the trainings of a search ({error})") from None
 
 
-class RetrainingPolicy:
+class RetrainingPolicy(TrialPolicy):
     """Trains what is wanted to its last epoch, in order. Nothing is stopped early, and nothing chosen."""
 
     def __init__(self, planned: Sequence[PlannedTraining], wanted: Sequence[int], history: History) -> None:
@@ -115,13 +114,10 @@ class RetrainingPolicy:
             history: what happened before. What has ended stays; what was interrupted goes on, and what
                 the machine lost is tried again.
         """
-        self.history = history
+        begun = [training for training in wanted if training in history.trials]
+        super().__init__(history, [one for one in begun if history.trials[one].status in ("running", "lost")])
         self._planned = planned
         self.wanted = tuple(wanted)
-        begun = [training for training in wanted if training in history.trials]
-        self._to_resume = deque(
-            training for training in begun if history.trials[training].status in ("running", "lost")
-        )
         self._to_begin = deque(training for training in wanted if training not in history.trials)
 
     @property
@@ -142,9 +138,7 @@ class RetrainingPolicy:
     def next(self, samples: int) -> Suggestion:
         """The training to run next: an interrupted one first."""
         if self._to_resume:
-            number = self._to_resume.popleft()
-            self.history.append(Event("resume", number))
-            return Suggestion(number, self._planned[number].params, resumes=True)
+            return self._resume(self._to_resume.popleft())
         number = self._to_begin.popleft()
         training = self._planned[number]
         self.history.append(
@@ -158,35 +152,8 @@ class RetrainingPolicy:
         )
         return Suggestion(number, training.params)
 
-    def report(
-        self,
-        trial_id: int,
-        epoch: int,
-        value: float,
-        metrics: Mapping[str, float] | None = None,
-        worker: str | None = None,
-    ) -> Decision:
-        """Record one finished epoch; `stop` after the last. An epoch that is known changes nothing."""
-        if epoch <= self.history.trials[trial_id].epoch:
-            return "continue"
-        if not math.isfinite(value):
-            self.fail(trial_id, epoch, f"diverged: value is {value}")
-            return "stop"
-        result = Event("result", trial_id, epoch=epoch, value=value, metrics=metrics, worker=worker)
-        if epoch < self._planned[trial_id].epochs:
-            self.history.append(result)
-            return "continue"
-        self.history.append(result, Event("complete", trial_id))
-        return "stop"
-
-    def fail(self, trial_id: int, epoch: int, reason: str) -> None:
-        """The recipe cannot be trained with this seed."""
-        self.history.append(Event("fail", trial_id, epoch=epoch, reason=reason))
-
-    def lose(self, trial_id: int, reason: str) -> None:
-        """The machine failed the training for good; the next call of the command tries it again."""
-        self.history.append(Event("lose", trial_id, reason=reason))
-
-    def interrupt(self, trial_id: int) -> None:
-        """The machine failed the training once: it goes on from its checkpoint."""
-        self._to_resume.append(trial_id)
+    def _decide(self, trial: Trial, epoch: int, value: float) -> tuple[Decision, Event | None]:
+        """To the last epoch, whatever the value."""
+        if epoch < self._planned[trial.id].epochs:
+            return "continue", None
+        return "stop", Event("complete", trial.id)

@@ -44,7 +44,7 @@ class Account(NamedTuple):
 
 
 # Gives an account of a search that ends in this state. It comes from a room above: it knows what mattered.
-TellOf = Callable[[SearchPaths, Outcome], Account]
+Teller = Callable[[SearchPaths, Outcome], Account]
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from tunekit.tuning.assignment import Assignment
-from tunekit.tuning.policy import Suggestion
-from tunekit.tuning.work import TrialPolicy
+from tunekit.tuning.trial_policy import Suggestion, TrialPolicy
 
 _log = logging.getLogger(__name__)
 

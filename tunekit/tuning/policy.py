@@ -7,9 +7,7 @@ builds a policy from a recorded history, gets the same next suggestion.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -27,6 +25,8 @@ from tunekit.tuning.schedulers import SCHEDULERS as SCHEDULERS
 from tunekit.tuning.schedulers import Decision as Decision
 from tunekit.tuning.schedulers import make_scheduler, values_at
 from tunekit.tuning.settings import SearchSettings
+from tunekit.tuning.trial_policy import Suggestion as Suggestion
+from tunekit.tuning.trial_policy import TrialPolicy
 
 _TRIES = 20  # to propose a recipe that is new, by the sampler and then at random
 _APART = 1_000_000  # between the seeds of those tries; more than a search has trials
@@ -35,21 +35,12 @@ _APART = 1_000_000  # between the seeds of those tries; more than a search has t
 _Key = frozenset[tuple[str, Value]]  # params, to be looked up
 
 
-@dataclass(frozen=True)
-class Suggestion:
-    """A trial to run: a new one, or one that goes on from its last checkpoint."""
-
-    trial_id: int
-    params: Params
-    resumes: bool = False
-
-
 def recipe_of(space: SearchSpace, trial: Trial) -> Recipe:
     """The whole recipe of a trial; a baseline's is its own and not the space's."""
     return Recipe.from_flat(trial.params) if trial.baseline else space.recipe(trial.params)
 
 
-class SearchPolicy:
+class SearchPolicy(TrialPolicy):
     """Proposes trials and judges their results; larger values are better."""
 
     def __init__(
@@ -94,7 +85,8 @@ class SearchPolicy:
         _check_name("scheduler", scheduler, SCHEDULERS)
         self.space = space
         self.max_epochs = max_epochs
-        self.history = history if history is not None else History()
+        history = history if history is not None else History()
+        super().__init__(history, [trial.id for trial in history.trials.values() if trial.unfinished])
         self.scheduler = make_scheduler(scheduler, max_epochs, grace_period, reduction_factor, seed)
         self.rungs = self.scheduler.rungs  # epochs at which trials can be compared, whoever compares them
         self._sampler = sampler
@@ -102,7 +94,6 @@ class SearchPolicy:
         self._earlier = tuple(earlier)
         self._repeats = repeats
         self._seed = seed
-        self._to_resume = deque(trial.id for trial in self._trials() if trial.unfinished)
         self._tried: set[_Key] = set().union(*map(self._tried_by, self._trials()))
 
     def has_next(self, samples: int) -> bool:
@@ -148,56 +139,10 @@ class SearchPolicy:
             return self._suggest(untried)
         return self._suggest(self._propose_new(len(self.history.trials)))
 
-    def report(
-        self,
-        trial_id: int,
-        epoch: int,
-        value: float,
-        metrics: Mapping[str, float] | None = None,
-        worker: str | None = None,
-    ) -> Decision:
-        """Record one finished epoch and decide how the trial goes on.
-
-        Args:
-            trial_id: from `next`.
-            epoch: 1 is the first. An epoch that the history has already (trained again after a
-                crash) changes nothing.
-            value: larger is better; a value that is not finite fails the trial.
-            metrics: kept in the history beside the value.
-            worker: who trained the epoch, likewise.
-        Returns:
-            `stop` at the last epoch, on failure and when the scheduler says so; `pause` if it may go on
-            later, as a suggestion of `next`; else `continue`. Baselines, the default recipe and repeats
-            are never stopped or paused before the last epoch.
-        """
-        trial = self.history.trials[trial_id]
-        if epoch <= trial.epoch:
-            return "continue"
-        if not math.isfinite(value):
-            self.fail(trial_id, epoch, f"diverged: value is {value}")
-            return "stop"
-        result = Event("result", trial_id, epoch=epoch, value=value, metrics=metrics, worker=worker)
-        decision, end = self._decide(trial, epoch, value)
-        # Together, so that a crash never leaves a result whose decision nobody knows.
-        self.history.append(result, *([end] if end else []))
-        return decision
-
     def complete(self, trial_id: int) -> None:
         """The trial has trained to its end."""
         if self.history.trials[trial_id].status != "completed":
             self.history.append(Event("complete", trial_id))
-
-    def fail(self, trial_id: int, epoch: int, reason: str) -> None:
-        """The recipe cannot be trained: it counts as the worst at its rung, and the sampler learns."""
-        self.history.append(Event("fail", trial_id, epoch=epoch, reason=reason))
-
-    def lose(self, trial_id: int, reason: str) -> None:
-        """The machine failed the trial for good: neither sampler nor scheduler hold it against the recipe."""
-        self.history.append(Event("lose", trial_id, reason=reason))
-
-    def interrupt(self, trial_id: int) -> None:
-        """The machine failed the trial once: it is suggested again and goes on from its checkpoint."""
-        self._to_resume.append(trial_id)
 
     def stop_paused(self) -> None:
         """The search has ended: no paused trial will go on."""
@@ -214,7 +159,7 @@ class SearchPolicy:
         return self.max_epochs if trial.in_full else self.scheduler.next_comparison(trial)
 
     def _decide(self, trial: Trial, epoch: int, value: float) -> tuple[Decision, Event | None]:
-        """How the trial goes on, and the event that says so unless it just does."""
+        """Baselines, the default recipe and repeats are never stopped or paused before the last epoch."""
         if epoch >= self.max_epochs:
             return "stop", Event("complete", trial.id)
         if trial.in_full:
@@ -238,10 +183,6 @@ class SearchPolicy:
             return None
         completed = (trial for trial in self.history.recipes if trial.status == "completed")
         return next((t for t in completed if len(self.history.repeats(t)) < self._repeats - 1), None)
-
-    def _resume(self, trial_id: int) -> Suggestion:
-        self.history.append(Event("resume", trial_id))
-        return Suggestion(trial_id, dict(self.history.trials[trial_id].params), resumes=True)
 
     def _suggest(self, params: Params, **fields: Any) -> Suggestion:
         trial_id = len(self.history.trials)

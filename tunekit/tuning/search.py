@@ -18,7 +18,7 @@ from tunekit.recipe import Recipe, describe
 from tunekit.space import SearchSpace, load_space
 from tunekit.tracking.runs import Outcome
 from tunekit.tracking.server import check_reachable
-from tunekit.tracking.writer import TellOf, Tracker
+from tunekit.tracking.writer import Teller, Tracker
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.earlier_search import earlier_searches
@@ -56,7 +56,7 @@ def run_search(
     view: View,
     time_budget: float | None = None,
     machine: Machine | None = None,
-    tell: TellOf | None = None,
+    tell: Teller | None = None,
 ) -> SearchOutcome:
     """Run what is left of a search: all of a new one, or what an interruption left over.
 
@@ -208,7 +208,7 @@ def _close_books(
     keeper: CheckpointKeeper,
     tracker: Tracker,
     finished: bool,
-    tell: TellOf | None,
+    tell: Teller | None,
 ) -> None:
     """Leave summary, checkpoints and winner in MLflow, and a study on disk."""
     checkpoints = [(trial.id, paths.trial(trial.id).best) for trial in keeper.best_trials()]
@@ -219,7 +219,7 @@ def _close_books(
     export_study(history, space, paths)
 
 
-def _account(paths: SearchPaths, outcome: Outcome, tell: TellOf | None) -> tuple[str | None, Sequence[Path]]:
+def _account(paths: SearchPaths, outcome: Outcome, tell: Teller | None) -> tuple[str | None, Sequence[Path]]:
     """An account that cannot be given costs the search nothing else of its end."""
     if tell is None:
         return None, ()
