@@ -1,10 +1,13 @@
 """The history survives crashes and adds up to trials."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tunekit.errors import SearchError
+from tunekit.errors import SearchError, StorageError
 from tunekit.history import Event, History
 
 
@@ -127,3 +130,37 @@ def test_listeners_hear_every_event_after_it_counts() -> None:
     history.append(Event("suggest", 0, params={}))
     history.append(Event("complete", 0))
     assert heard == [("suggest", 1), ("complete", 2)]
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file of this process grows beyond `size` bytes inside the block, as on a disk that gets full."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def test_events_for_which_there_is_no_room_are_not_added_not_even_in_part(tmp_path: Path) -> None:
+    history = filled(tmp_path / "history.jsonl")
+    size, before = history.path.stat().st_size, list(history.events)  # type: ignore[union-attr]
+    result, pause = Event("result", 2, epoch=1, value=0.5), Event("pause", 2, epoch=1)
+    with (
+        room_for(size + len(result.to_line()) + 40),
+        pytest.raises(StorageError, match=r"history\.jsonl cannot"),
+    ):
+        history.append(result, pause)
+    assert history.events == before
+    assert history.trials[2].status == "running"
+    history.append(result)
+    history.close()
+    assert History.read(tmp_path / "history.jsonl").events == history.events
+
+
+def test_times_never_fall_whatever_the_clock_does(tmp_path: Path) -> None:
+    before = filled(None).events
+    later = History(events=[Event("suggest", 0, params={}, time=before[-1].time + 3600)])
+    later.append(Event("result", 0, epoch=1, value=0.5))  # the machine's clock was turned back by an hour
+    assert later.events[1].time == later.events[0].time

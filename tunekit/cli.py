@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -19,10 +22,20 @@ from tunekit.errors import TunekitError, nearest
 _SAMPLERS = ("portfolio", "rung-tpe", "random")
 _SCHEDULERS = ("asha-promotion", "asha", "hyperband", "median", "none")
 _EXPORT_FORMATS = ("onnx", "torch-export", "state-dict")
+_LONGEST_TIME = 10 * 365 * 86400  # seconds
+_SMALLEST_SHARE = 0.0001  # Ray knows no smaller ones
+_LONGEST_MESSAGE = 600  # characters; what came may be a whole file
+# Of files and folders that a person named: not there, not allowed, read-only, full, too long a name ...
+_FILE_ERRORS = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO),
+}
 
 
 class _Group(click.Group):
-    """Says the nearest command on a typing error, and turns our errors into one line and exit code 1."""
+    """Says the nearest command on a typing error; turns our errors into one line and exit code 1, and signals
+    to end into exit code 130.
+    """
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
@@ -30,10 +43,21 @@ class _Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        for number in (signal.SIGTERM, signal.SIGUSR1):  # as Ctrl-C: what was begun is left in order
+            signal.signal(number, signal.default_int_handler)
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)
         except TunekitError as error:
-            raise click.ClickException(" ".join(str(error).split())) from None
+            raise click.ClickException(_one_line(str(error))) from None
+        except click.UsageError as error:
+            raise click.UsageError(_one_line(error.format_message()), error.ctx) from None
+        except OSError as error:
+            if error.errno not in _FILE_ERRORS:
+                raise
+            raise click.ClickException(_one_line(f"{error.filename}: {error.strerror}")) from None
 
 
 class _Duration(click.ParamType[float]):
@@ -45,17 +69,59 @@ class _Duration(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        if re.fullmatch(r"\d+", value):
+        if re.fullmatch(r"[0-9]+", value):
             value += "s"
-        seconds = sum(int(n) * self._UNITS[unit] for n, unit in re.findall(r"(\d+)([hms])", value))
-        if not re.fullmatch(r"(\d+h)?(\d+m)?(\d+s)?", value) or seconds <= 0:
+        seconds = sum(float(n) * self._UNITS[unit] for n, unit in re.findall(r"([0-9]+)([hms])", value))
+        if not re.fullmatch(r"([0-9]+h)?([0-9]+m)?([0-9]+s)?", value) or not 0 < seconds <= _LONGEST_TIME:
             self.fail(f"must be a time above 0 such as 90s, 30m or 1h30m, but got {value!r}", param, ctx)
-        return float(seconds)
+        return seconds
+
+
+class _GivenPath(click.Path):
+    """A path that has a name: an empty one is a variable that was never set, and would mean this folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value) or "\0" in str(value):
+            self.fail(f"must be a path, but got {value!r}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Share(click.ParamType[float]):
+    """Of a CPU or a GPU; whether there are so many is known later."""
+
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        share = click.FLOAT.convert(value, param, ctx)
+        if not math.isfinite(share) or 0 < share < _SMALLEST_SHARE:
+            self.fail(f"must be 0, or {_SMALLEST_SHARE} or more, but got {value!r}", param, ctx)
+        return float(share)
+
+
+def _given(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    if value == "":
+        raise click.BadParameter("must not be empty")
+    return value
+
+
+class _Size(click.ParamType[int]):
+    """`500MB`, `20GB`, `1.5TB`: bytes, in powers of 1000; `GiB` and the like in powers of 1024."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT])(i?)B?", value, re.IGNORECASE)
+        if found is None or float(found[1]) == 0:
+            self.fail(f"must be a size above 0 such as 500MB or 20GB, but got {value!r}", param, ctx)
+        power = "KMGT".index(found[2].upper()) + 1
+        return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
 
 
 _results_option = click.option(
     "--results-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=_GivenPath(path_type=Path, file_okay=False),
     default=Path("results"),
     envvar="TUNEKIT_RESULTS_DIR",
     show_envvar=True,
@@ -63,24 +129,32 @@ _results_option = click.option(
 )
 _data_option = click.option(
     "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=_GivenPath(path_type=Path, file_okay=False),
     envvar="TUNEKIT_DATA_DIR",
     show_envvar=True,
     help="Where data sets lie or are downloaded to.  [default: the user's cache folder]",
 )
 _tracking_option = click.option(
     "--tracking-uri",
+    callback=_given,
     envvar="MLFLOW_TRACKING_URI",
     show_envvar=True,
     help="MLflow server.  [default: SQLite in the results folder]",
 )
 _image_size_option = click.option(
-    "--image-size", type=int, help="Side in pixels to which a folder's images are resized.  [default: 64]"
+    "--image-size",
+    type=click.IntRange(max=4096),
+    help="Side in pixels to which a folder's images are resized.  [default: 64]",
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _quiet_option = click.option("--quiet", "-q", is_flag=True, help="No plan and no progress, only the result.")
 _budget_option = click.option(
     "--time-budget", type=_Duration(), help="Interrupt after this time, e.g. 30m; it can go on later."
+)
+_disk_option = click.option(
+    "--disk-budget",
+    type=_Size(),
+    help="Of the search's checkpoints, e.g. 20GB.  [default: what is free]",
 )
 _name_argument = click.argument("name", required=False)
 
@@ -88,22 +162,29 @@ _name_argument = click.argument("name", required=False)
 def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that trains: data, resources, where things go."""
     options = (
-        click.option("--name", help="Name of the search.  [default: data set, space and time]"),
-        click.option("--seed", type=int, default=0, help="Of every random draw."),
+        click.option(
+            "--name", callback=_given, help="Name of the search.  [default: data set, space and time]"
+        ),
+        click.option("--seed", type=click.IntRange(max=2**32 - 1), default=0, help="Of every random draw."),
         click.option(
             "--repeats",
-            type=int,
+            type=click.IntRange(max=1000),
             default=1,
             help="Trainings, with other seeds, of a recipe that trained in full.",
         ),
         click.option("--train-limit", type=int, help="Use a stratified part of so many training images."),
         click.option("--val-fraction", type=float, default=0.2, help="Share of them that validates."),
         _image_size_option,
-        click.option("--cpus-per-trial", type=float, help="[default: 1; with GPUs an even share]"),
+        click.option("--cpus-per-trial", type=_Share(), help="[default: 1; with GPUs an even share]"),
         click.option(
-            "--gpus-per-trial", type=float, help="A fraction shares a GPU.  [default: 1 if there are GPUs]"
+            "--gpus-per-trial", type=_Share(), help="A fraction shares a GPU.  [default: 1 if there are GPUs]"
         ),
-        click.option("--keep-checkpoints", type=int, default=3, help="Best trials whose weights are kept."),
+        click.option(
+            "--keep-checkpoints",
+            type=click.IntRange(max=10**6),
+            default=3,
+            help="Best trials whose weights are kept.",
+        ),
         _tracking_option,
         _budget_option,
         _results_option,
@@ -135,8 +216,13 @@ def main() -> None:
 @main.command()
 @click.argument("dataset")
 @click.option("--space", required=True, help="A search space by name ('tunekit spaces') or a .toml file.")
-@click.option("--samples", type=int, default=32, help="Trials to run; the first is the default recipe.")
-@click.option("--epochs", type=int, default=27, help="Epochs of a full training.")
+@click.option(
+    "--samples",
+    type=click.IntRange(max=10**6),
+    default=32,
+    help="Trials to run; the first is the default recipe.",
+)
+@click.option("--epochs", type=click.IntRange(max=10**6), default=27, help="Epochs of a full training.")
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Fix a recipe key for this search."
 )
@@ -152,10 +238,10 @@ def main() -> None:
     default=_SCHEDULERS[0],
     help="Stops trials early (asha, hyperband, median) or pauses them (asha-promotion).",
 )
-@click.option("--grace-period", type=int, default=3, help="First rung, in epochs.")
+@click.option("--grace-period", type=click.IntRange(max=10**6), default=3, help="First rung, in epochs.")
 @click.option(
     "--reduction-factor",
-    type=int,
+    type=click.IntRange(max=10**6),
     default=3,
     help="One trial in so many goes on at a rung.",
 )
@@ -196,9 +282,11 @@ def search(
 
 @main.command()
 @click.argument("baseline_id", metavar="ID")
-@click.option("--epochs", type=int, help="[default: as reported]")
-@click.option("--dataset", help="[default: the one it was reported for]")
-@click.option("--space", help="The space that lists it.  [default: the shipped one that does]")
+@click.option("--epochs", type=click.IntRange(max=10**6), help="[default: as reported]")
+@click.option("--dataset", callback=_given, help="[default: the one it was reported for]")
+@click.option(
+    "--space", callback=_given, help="The space that lists it.  [default: the shipped one that does]"
+)
 @_training_options
 def baseline(
     baseline_id: str, epochs: int | None, dataset: str | None, space: str | None, **options: Any
@@ -225,9 +313,12 @@ def baseline(
 @main.command()
 @_name_argument
 @_budget_option
+@_disk_option
 @_results_option
 @_quiet_option
-def resume(name: str | None, time_budget: float | None, results_dir: Path, quiet: bool) -> None:
+def resume(
+    name: str | None, time_budget: float | None, disk_budget: int | None, results_dir: Path, quiet: bool
+) -> None:
     """Go on with the search NAME (default: the latest) after Ctrl-C, a time budget or a crash.
 
     Trials that have ended stay; the others go on from their last checkpoint.
@@ -235,11 +326,12 @@ def resume(name: str | None, time_budget: float | None, results_dir: Path, quiet
     \b
     tunekit resume
     tunekit resume digits-resnet-20260131-142530 --time-budget 1h
+    tunekit resume --disk-budget 50GB
     """
     from tunekit.paths import find_search
     from tunekit.tuning.progress import make_view
 
-    _run(find_search(results_dir, name), make_view(quiet), time_budget)
+    _run(find_search(results_dir, name), make_view(quiet), time_budget, disk_budget)
 
 
 @main.command()
@@ -326,13 +418,18 @@ def best(name: str | None, results_dir: Path, as_json: bool) -> None:
     metavar="ID",
     help="Instead of a search: a known recipe, or several as in 'B-mnist-*'.",
 )
-@click.option("--name", "folder_name", help="With --baseline: name of the folder.  [default: the recipes']")
+@click.option(
+    "--name",
+    "folder_name",
+    callback=_given,
+    help="With --baseline: name of the folder.  [default: the recipes']",
+)
 @click.option("--train-limit", type=int, help="With --baseline: use a part of so many training images.")
 @click.option(
     "--val-fraction", type=float, default=0.2, help="With --baseline: share of them that validates."
 )
-@click.option("--cpus-per-trial", type=float, help="[default: the search's]")
-@click.option("--gpus-per-trial", type=float, help="[default: the search's]")
+@click.option("--cpus-per-trial", type=_Share(), help="[default: the search's]")
+@click.option("--gpus-per-trial", type=_Share(), help="[default: the search's]")
 @_tracking_option
 @_budget_option
 @_results_option
@@ -393,7 +490,9 @@ def retrain_best(
 
 @main.command()
 @_name_argument
-@click.option("--key", help="One recipe key.  [default: all that the space calls scientific]")
+@click.option(
+    "--key", callback=_given, help="One recipe key.  [default: all that the space calls scientific]"
+)
 @_results_option
 @_json_option
 def choices(name: str | None, key: str | None, results_dir: Path, as_json: bool) -> None:
@@ -478,10 +577,10 @@ def compare(names: tuple[str, ...], results_dir: Path, as_json: bool) -> None:
     "--scheduler", "schedulers", type=click.Choice(_SCHEDULERS), multiple=True, help="[default: all]"
 )
 @click.option(
-    "--grace-period", "grace_periods", type=click.IntRange(min=1), multiple=True, help="[default: 1, 3, 9]"
+    "--grace-period", "grace_periods", type=click.IntRange(1, 10**6), multiple=True, help="[default: 1, 3, 9]"
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=10, help="Replays of each combination.")
-@click.option("--workers", type=click.IntRange(min=1), default=4, help="Trials at the same time.")
+@click.option("--seeds", type=click.IntRange(1, 10**4), default=10, help="Replays of each combination.")
+@click.option("--workers", type=click.IntRange(1, 10**4), default=4, help="Trials at the same time.")
 @_results_option
 @_quiet_option
 @_json_option
@@ -516,7 +615,7 @@ def simulate(
 
 @main.command()
 @click.argument("model")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=_GivenPath(path_type=Path))
 @click.option("--top", type=click.IntRange(min=1), default=3, help="Classes named for each image.")
 @_tracking_option
 @_results_option
@@ -554,7 +653,7 @@ def predict(
 @click.option("--format", "format_", type=click.Choice(_EXPORT_FORMATS), required=True, help="Of the file.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=_GivenPath(path_type=Path, dir_okay=False),
     help="The file.  [default: here, named after model and format]",
 )
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
@@ -703,7 +802,7 @@ def recipe(as_json: bool) -> None:
 
 @main.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=5000)
-@click.option("--host", default="127.0.0.1", help="Other addresses let others in.")
+@click.option("--host", default="127.0.0.1", callback=_given, help="Other addresses let others in.")
 @_tracking_option
 @_results_option
 def ui(port: int, host: str, tracking_uri: str | None, results_dir: Path) -> None:
@@ -748,21 +847,21 @@ def _train(
     _run(begin_search(settings, results_dir, view, baselines=baselines), view, time_budget)
 
 
-def _run(paths: Any, view: Any, time_budget: float | None) -> None:
+def _run(paths: Any, view: Any, time_budget: float | None, disk_budget: int | None = None) -> None:
     from tunekit.reporting.choices import scientific_comparisons
     from tunekit.reporting.leaderboard import baseline_rows, baseline_table, summary, trial_rows, trial_table
     from tunekit.reporting.report import tell
     from tunekit.tuning.progress import duration
     from tunekit.tuning.search import run_search
 
-    outcome = run_search(paths, view, time_budget, tell=tell)
+    outcome = run_search(paths, view, time_budget, tell=tell, disk_budget=disk_budget)
     _print_table(trial_table(trial_rows(paths), most=10))
     if known := baseline_rows(paths):
         _print_table(baseline_table(known))
     comparisons = scientific_comparisons(paths)
     for comparison in comparisons:
         click.echo(comparison.verdict())
-    how = "finished" if outcome.finished else "interrupted"
+    how = "finished" if outcome.finished else "stopped" if outcome.problem else "interrupted"
     click.echo(f"\nSearch {paths.name} {how} after {duration(outcome.seconds)}.")
     click.echo(summary(paths))
     where = _results_flag(paths.folder.parent)
@@ -772,6 +871,8 @@ def _run(paths: Any, view: Any, time_budget: float | None) -> None:
         )
     if not outcome.finished:
         click.echo(f"Go on with:  tunekit resume {paths.name}{where}")
+        if outcome.problem:
+            raise click.ClickException(f"search {paths.name} stopped: {outcome.problem}")
         sys.exit(130)
     click.echo(f"Best recipe: tunekit best {paths.name}{where}")
     if comparisons:
@@ -858,7 +959,7 @@ def _default_name(dataset: str, space: str) -> str:
 def _absolute_if_folder(name: str) -> str:
     """Paths are recorded whole, so that a resume from another folder finds them; names stay names."""
     path = Path(name)
-    is_path = path.exists() and ("/" in name or path.suffix == ".toml" or path.is_dir())
+    is_path = bool(name) and path.exists() and ("/" in name or path.suffix == ".toml" or path.is_dir())
     return str(path.resolve()) if is_path else name
 
 
@@ -883,10 +984,25 @@ def _print(rows: Any, as_json: bool, table: Callable[[Any], Any]) -> None:
 
 def _print_table(table: Any) -> None:
     from rich.console import Console
+    from rich.segment import Segment, Segments
 
     # A pipe has no width: lines keep their length, so that grep sees whole rows.
     console = Console() if sys.stdout.isatty() else Console(width=400)
-    console.print(table)
+    rows = (Segment(_printable(text), style) for text, style, _ in console.render(table))
+    console.print(Segments(rows), end="")
+
+
+def _one_line(message: str) -> str:
+    """A message as one line that a terminal can show, without the middle of what is endless."""
+    line = _printable(" ".join(message.split()))
+    if len(line) <= _LONGEST_MESSAGE:
+        return line
+    return f"{line[: _LONGEST_MESSAGE // 2]} ... {line[-_LONGEST_MESSAGE // 2 :]}"
+
+
+def _printable(text: str) -> str:
+    """Names and files of others may hold what moves a terminal's cursor or turns its text round."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
 if __name__ == "__main__":

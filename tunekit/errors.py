@@ -7,7 +7,8 @@
     |   `-- DataAbsentError        ... absent and not downloadable: says which files go where
     |-- SearchError                a search's name, folder, lock or history
     |-- ResourceError              CPUs or GPUs that this machine does not have
-    `-- TrackingError              a tracking server or database that does not answer
+    |-- TrackingError              a tracking server or database that does not answer
+    `-- StorageError               a disk that is full or cannot be written
     RecipeFailure (Exception)      a recipe that cannot be trained: a result, not a mistake
     |-- DivergedError              loss or gradients not finite, or far above the start for long
     `-- OutOfMemoryFailure         the device's memory is too small for the recipe
@@ -51,6 +52,10 @@ class ResourceError(TunekitError):
 
 class TrackingError(TunekitError):
     """A tracking server or database that cannot be used."""
+
+
+class StorageError(TunekitError):
+    """A file that cannot be written: what is there stays as it was."""
 
 
 class RecipeFailure(Exception):

@@ -1,25 +1,29 @@
 """The history of a search: an append-only list of events, and what they add up to.
 
 The history is the only memory of a search. The policy decides from it, a resume starts from it,
-MLflow and the reports are written from it. On disk it is one JSON object a line, written as each
-thing happens; a line that a crash tore off is dropped when the file is next opened for writing.
+MLflow and the reports are written from it. On disk it is one JSON object a line, on the medium before
+anybody acts on it; a line that a crash tore off is dropped when the file is next opened for writing.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
+import os
+import re
 import time
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from statistics import fmean
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
-from tunekit.errors import SearchError
+from tunekit.errors import SearchError, StorageError
 from tunekit.recipe import Value
 
 EventKind = Literal["suggest", "result", "complete", "stop", "pause", "resume", "fail", "lose"]
@@ -144,7 +148,8 @@ class History:
         self.trials: dict[int, Trial] = {}
         self.recipes: list[Trial] = []  # the trials that are no repeats, in their order
         self._repeats: dict[int, list[Trial]] = defaultdict(list)  # by the first trial of their recipe
-        self._file: IO[str] | None = None
+        self._file: FileIO | None = None
+        self._opened = time.time(), time.monotonic()
         self._listeners: list[Callable[[Event], None]] = []
         for event in events:
             self._take(event)
@@ -159,19 +164,19 @@ class History:
         return cls(path, _read_events(path)[0])
 
     def append(self, *events: Event) -> None:
-        """Add events, to memory and to the file; those of one call reach the file together.
+        """Add events, to the file and to memory; those of one call reach the file together, or none does.
 
-        Events without a time get the present one.
+        Events without a time get the present one; the machine's clock may jump, theirs never falls.
+
+        Raises:
+            StorageError: if the disk is full or cannot be written; then nothing was added.
         """
-        now = time.time()
+        now = self._now()
         events = tuple(event if event.time else dataclasses.replace(event, time=now) for event in events)
+        if self.path is not None:
+            self._write(self.path, "".join(event.to_line() for event in events).encode())
         for event in events:
             self._take(event)
-        if self.path is not None:
-            if self._file is None:
-                self._file = _open_for_append(self.path)
-            self._file.write("".join(event.to_line() for event in events))
-            self._file.flush()
         for event in events:
             for listener in self._listeners:
                 listener(event)
@@ -221,6 +226,25 @@ class History:
     def _standing(self, trial: Trial) -> tuple[int, float, int, int]:
         return len(self.trainings(trial)), self.recipe_value(trial), -trial.recipe_id, -trial.id
 
+    def _now(self) -> float:
+        """Seconds since 1970 by the clock as it was in the beginning: later jumps of it do not count."""
+        wall, steady = self._opened
+        latest = self.events[-1].time if self.events else 0.0
+        return max(latest, wall + time.monotonic() - steady)
+
+    def _write(self, path: Path, lines: bytes) -> None:
+        end = None
+        try:
+            self._file = self._file or _open_for_append(path)
+            end = os.fstat(self._file.fileno()).st_size
+            if self._file.write(lines) < len(lines):  # there was room for a part
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            if end is not None and self._file is not None:
+                self._file.truncate(end)
+            raise StorageError(f"{path} cannot be written: {error.strerror}") from None
+
     def _take(self, event: Event) -> None:
         self.events.append(event)
         if event.kind == "suggest":
@@ -256,6 +280,16 @@ class History:
             self._repeats[trial.repeat_of].append(trial)
 
 
+def commonest_reason(trials: Iterable[Trial]) -> str | None:
+    """The first reason of the commonest kind: those that differ in numbers alone are of one kind."""
+    reasons = [trial.reason or "no reason known" for trial in trials]
+    kinds = [re.sub(r"[\d.]+", "", reason) for reason in reasons]
+    if not kinds:
+        return None
+    ((commonest, _),) = Counter(kinds).most_common(1)
+    return reasons[kinds.index(commonest)]
+
+
 def _read_events(path: Path) -> tuple[list[Event], int]:
     """The events of a file, and the length in bytes of the whole lines that hold them."""
     if not path.exists():
@@ -279,9 +313,9 @@ def _event(fields: Any) -> Event:
     return event
 
 
-def _open_for_append(path: Path) -> IO[str]:
+def _open_for_append(path: Path) -> FileIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     _, length = _read_events(path)
-    file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by `History.close`
+    file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by `History.close`
     file.truncate(length)
     return file

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ from pathlib import Path
 
 from tunekit.errors import SearchError, SpaceError, nearest
 
+_FULL = 2**16  # bytes; a disk with less left is full
+_TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{32}")  # of `atomic_write`
 _SEARCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -166,7 +170,8 @@ def list_searches(results_dir: Path) -> list[SearchPaths]:
     """The searches below `results_dir`, oldest first."""
     if not results_dir.is_dir():
         return []
-    found = [SearchPaths(child) for child in results_dir.resolve().iterdir()]
+    folders = [child for child in results_dir.resolve().iterdir() if _SEARCH_NAME.fullmatch(child.name)]
+    found = [SearchPaths(child) for child in folders]
     return sorted(
         (paths for paths in found if paths.settings.is_file()),
         key=lambda paths: (paths.settings.stat().st_mtime_ns, paths.name),
@@ -249,11 +254,33 @@ def find_space(name_or_path: str) -> Path:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; move it into place when the block ends well."""
+    """Give a temporary path beside `path`; move it into place when the block ends well.
+
+    Raises:
+        OSError: if the disk is full, whatever a library that writes makes of that.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         yield temporary
+        _reach_the_medium(temporary)
         os.replace(temporary, path)
+    except Exception as error:
+        if not isinstance(error, OSError) and shutil.disk_usage(path.parent).free < _FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove what writers that were killed left behind in `folder`; none may be at work there."""
+    for file in folder.glob(".*"):
+        if _TEMPORARY_NAME.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
+def _reach_the_medium(file: Path) -> None:
+    """Else a machine that loses its power may keep the new name and not what it names."""
+    with open(file, "rb") as written:
+        os.fsync(written.fileno())

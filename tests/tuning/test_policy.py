@@ -501,4 +501,30 @@ def test_what_wins_a_search_with_pauses_was_trained_in_full() -> None:
         best = search.history.best()
         assert best is not None
         assert (best.id, best.status) == (samples - 1, "completed")
-        assert any(trial.status == "paused" for trial in search.history.recipes) or samples == 2
+        assert {trial.status for trial in search.history.recipes} <= {"completed", "paused", "stopped"}
+
+
+class Patient(SearchPolicy):
+    """Lets every paused trial wait until the end."""
+
+    def _stop_hopeless(self, samples: float) -> None:
+        return
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_trial_without_hope_of_a_promotion_is_stopped_and_nothing_else_changes(seed: int) -> None:
+    samples = 40
+    options: dict[str, Any] = {"max_epochs": 9, "seed": seed, "grace_period": 1, "sampler": "random"}
+    search, patient = SearchPolicy(SPACE, **options), Patient(SPACE, **options)
+    noise = np.random.default_rng(seed).normal(size=(samples, 10))
+    waited: list[int] = []
+    while search.has_next(samples):
+        suggestion = search.next(samples)
+        waited.append(sum(trial.status == "paused" for trial in search.history.recipes))
+        assert patient.next(samples) == suggestion
+        for one in (search, patient):
+            train(one, suggestion, lambda epoch, trial=suggestion.trial_id: float(noise[trial, epoch]))  # type: ignore[misc]
+    assert search.has_ended(samples)
+    assert patient.has_ended(samples)
+    assert max(waited) <= search.scheduler.most_paused(samples) + 1
+    assert max(waited) < sum(trial.status == "paused" for trial in patient.history.recipes)

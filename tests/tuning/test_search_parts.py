@@ -1,6 +1,6 @@
 """The small parts of a search, on plain numbers and files."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,16 @@ import pytest
 
 from tests.search_on_disk import lay_down_search
 from tunekit.errors import ResourceError, SearchError
-from tunekit.history import Event, History
+from tunekit.history import Event, EventKind, History, Trial
+from tunekit.models.build import build_model
 from tunekit.paths import SearchPaths
-from tunekit.recipe import Value
+from tunekit.recipe import Recipe, Value
 from tunekit.space import SearchSpace, load_space
 from tunekit.tuning.adapters import PolicyScheduler, PolicySearcher, TrialDesk
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
-from tunekit.tuning.estimate import Measurement, MeasuringProcess, estimate
+from tunekit.tuning.estimate import Measurement, MeasuringProcess, NetworkCost, disk_need, estimate
+from tunekit.tuning.failure_watch import FailureWatch
 from tunekit.tuning.policy import SCHEDULERS, SearchPolicy, Suggestion
 from tunekit.tuning.ray_session import Machine, check_shares
 from tunekit.tuning.settings import SearchSettings
@@ -68,6 +70,68 @@ def test_a_lost_attempt_is_handed_out_again_and_given_up_after_three() -> None:
     assert trials.finished
     trial = trials.policy.history.trials[0]
     assert (trial.status, trial.reason) == ("lost", "ActorDiedError: the node went away")
+
+
+def test_a_trial_that_gets_on_between_failures_of_machines_is_not_given_up() -> None:
+    trials = desk(samples=1)
+    for attempt, epoch in (("a", 0), ("b", 0), ("c", 1), ("d", 1), ("e", 1)):
+        assert trials.hand_out(attempt) is not None
+        if attempt == "c":
+            assert trials.take(attempt, {**RESULT, "epoch": epoch})
+        trials.attempt_lost(attempt, "the node went away")
+        assert trials.finished == (attempt == "e")
+    assert trials.policy.history.trials[0].status == "lost"
+
+
+def test_a_worker_that_ray_ends_for_memory_every_time_is_a_failed_recipe() -> None:
+    trials = desk(samples=1)
+    for attempt in ("a", "b", "c"):
+        assert trials.hand_out(attempt) is not None
+        trials.attempt_lost(attempt, "ray.exceptions.OutOfMemoryError: Task was killed ...\nTip: ...")
+    trial = trials.policy.history.trials[0]
+    assert (trial.status, trial.reason) == ("failed", "out of memory: Ray ended its worker 3 times")
+
+
+def test_a_full_disk_stops_the_search_and_costs_no_trial(tmp_path: Path) -> None:
+    trials = desk(samples=2)
+    assert trials.hand_out("a") is not None
+    assert not trials.take("a", {"problem": "last.pt cannot be written: No space left on device"})
+    assert trials.problem == "last.pt cannot be written: No space left on device"
+    assert trials.hand_out("b") is None
+    assert trials.finished
+    trials.attempt_lost("a", "ended")
+    assert [event.kind for event in trials.policy.history.events] == ["suggest"]
+
+
+def ended(*statuses: str) -> Iterator[Trial]:
+    for number, status in enumerate(statuses):
+        trial = Trial(number, {}, 0.0)
+        trial.status = status  # type: ignore[assignment]
+        trial.reason = {"failed": f"loss is nan at step {number}", "lost": "the node went away"}.get(status)
+        yield trial
+
+
+@pytest.mark.parametrize(
+    ("most", "statuses", "problem"),
+    [
+        (5, "fff", "the first 3 trials failed: loss is nan at step 0"),
+        (5, "ffl", "the first 3 trials failed: loss is nan at step 0"),
+        (5, "ffc", None),
+        (5, "cccccccfffff", None),
+        (5, "ccccccclllffff", "6 of the last 10 trials failed: the node went away"),
+        (5, "cfffcfsff", "6 of the last 9 trials failed: loss is nan at step 1"),
+        (9, "cffffffffff", "10 of the last 10 trials failed: loss is nan at step 1"),
+        (0, "ccf", "1 of the last 3 trials failed: loss is nan at step 2"),
+        (10, "ffffffffffff", None),
+    ],
+)
+def test_too_many_failures_stop_a_search_with_their_common_cause(
+    most: int, statuses: str, problem: str | None
+) -> None:
+    words = {"f": "failed", "l": "lost", "c": "completed", "s": "stopped"}
+    watch = FailureWatch(most)
+    said = [watch.see(trial) for trial in ended(*(words[letter] for letter in statuses))]
+    assert next((what for what in said if what is not None), None) == problem
 
 
 def test_a_paused_trial_frees_its_worker_and_is_handed_out_again_after_the_last_sample() -> None:
@@ -132,6 +196,47 @@ def test_a_paused_trial_keeps_what_it_goes_on_from_until_the_search_ends(tmp_pat
     assert [trial for trial in range(2) if paths.trial(trial).last.exists()] == [1]
     history.append(Event("stop", 1, epoch=1))
     assert not paths.trial(1).last.exists()
+
+
+def test_a_disk_budget_costs_weights_but_never_the_winners_nor_what_a_rung_may_need(tmp_path: Path) -> None:
+    paths, history = SearchPaths(tmp_path), History()
+    keeper = CheckpointKeeper(paths, history, keep=3, budget=4000)
+    history.subscribe(keeper.event)
+
+    def train(trial: int, value: float, end: EventKind | None) -> None:
+        files = paths.trial(trial)
+        files.folder.mkdir(parents=True)
+        files.best.write_bytes(b"x" * 1000)
+        files.last.write_bytes(b"x" * 1000)
+        (files.folder / f".last.pt.{'0' * 32}").touch()  # a worker was killed while it wrote
+        history.append(Event("suggest", trial, params={}))
+        history.append(Event("result", trial, epoch=1, value=value))
+        if end:
+            history.append(Event(end, trial, epoch=1))
+
+    def on_disk() -> list[str]:
+        return sorted(f"{int(file.parent.name)}/{file.name}" for file in tmp_path.glob("trials/*/*"))
+
+    train(0, 0.9, "complete")
+    train(1, 0.8, "complete")
+    train(2, 0.7, "complete")
+    assert on_disk() == [f"{trial}/best.safetensors" for trial in (0, 1, 2)]
+    train(3, 0.1, "pause")  # 5,000 bytes: the weights of the third best go
+    assert on_disk() == ["0/best.safetensors", "1/best.safetensors", "3/last.pt"]
+    train(4, 0.1, "pause")
+    assert on_disk() == ["0/best.safetensors", "3/last.pt", "4/last.pt"]
+    assert not keeper.over_budget
+    train(5, 0.1, None)
+    assert keeper.over_budget
+    assert keeper.taken == 5000
+    again = CheckpointKeeper(paths, history, keep=3, budget=6000)
+    assert (again.taken, again.over_budget) == (5000, False)
+
+
+def test_the_room_that_checkpoints_need_adds_up() -> None:
+    need = disk_need([100, 1000], slots=2, keep=3, paused=5)
+    assert need.at_most == 2 * (8000 + 1000) + 5 * 4000 + 3 * 1000
+    assert need.at_least == 300
 
 
 def test_weights_of_a_recipe_stay_until_its_mean_is_known(tmp_path: Path) -> None:
@@ -200,29 +305,29 @@ def test_an_estimate_holds_for_each_scheduler_about(name: str) -> None:
     assert expected == pytest.approx(trained, rel=0.35)
 
 
-def measured(*recipes: Mapping[str, Value]) -> list[float] | None:
+def measured(*recipes: Mapping[str, Value]) -> list[NetworkCost] | None:
     process = MeasuringProcess(Measurement(recipes, (8, 8, 1), 10, cpus=1, gpus=0))
     try:
-        return process.seconds_per_image()
+        return process.costs()
     finally:
         process.close()
 
 
 def test_a_batch_is_measured_in_a_process_of_its_own() -> None:
-    seconds = measured(
-        {"model.name": "resnet8"}, {"model.name": "resnet8", "optim.lr": 0.5, "input.size": 12}
-    )
-    assert seconds is not None
-    assert len(seconds) == 2
-    assert all(0 < value < 10 for value in seconds)
+    costs = measured({"model.name": "resnet8"}, {"model.name": "resnet8", "optim.lr": 0.5, "input.size": 12})
+    assert costs is not None
+    assert len(costs) == 2
+    assert all(0 < cost.seconds < 10 for cost in costs)
+    network = build_model(Recipe.from_flat({"model.name": "resnet8"}), (8, 8, 1), 10)
+    assert costs[0].weights == sum(tensor.nbytes for tensor in network.state_dict().values())
 
 
 def test_a_recipe_that_cannot_be_measured_costs_only_its_share_of_the_estimate() -> None:
     too_small = {"model.name": "lenet5"}
-    seconds = measured(too_small, {"model.name": "resnet8"}, {"model.name": "resnet8", "optim.lr": 0.5})
-    assert seconds is not None
-    assert seconds[0] == seconds[1]  # the same network is measured once
-    assert len(seconds) == 2
+    costs = measured(too_small, {"model.name": "resnet8"}, {"model.name": "resnet8", "optim.lr": 0.5})
+    assert costs is not None
+    assert costs[0] == costs[1]  # the same network is measured once
+    assert len(costs) == 2
     assert measured(too_small) is None
 
 

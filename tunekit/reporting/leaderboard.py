@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from filelock import FileLock, Timeout
 from rich.table import Table
 
 from tunekit.errors import SearchError
-from tunekit.history import History, Trial, TrialStatus
+from tunekit.history import History, Trial, TrialStatus, commonest_reason
 from tunekit.paths import SearchPaths, list_searches
 from tunekit.retraining.test_set import openings
 from tunekit.space import load_space
@@ -186,8 +185,8 @@ def _search_row(paths: SearchPaths) -> Row:
         "ended": sum(trial.over for trial in history.recipes),
         "repeats": len(trials) - len(history.recipes),
         "counts": dict(Counter(trial.status for trial in trials)),
-        "commonest_failure": _commonest_reason(trials, "failed"),
-        "commonest_loss": _commonest_reason(trials, "lost"),
+        "commonest_failure": commonest_reason(t for t in trials if t.status == "failed"),
+        "commonest_loss": commonest_reason(t for t in trials if t.status == "lost"),
         "best_trial": best.id if best else None,
         "best_val_accuracy": history.recipe_value(best) if best else None,
         "created": settings.created,
@@ -208,16 +207,6 @@ def search_state(paths: SearchPaths, settings: SearchSettings, history: History)
     space = load_space(paths.space).with_fixed(settings.fixed)
     ended = policy_of(settings, space, history).has_ended(settings.trials)
     return "finished" if ended else "interrupted"
-
-
-def _commonest_reason(trials: Iterable[Trial], status: TrialStatus) -> str | None:
-    """The first reason of the commonest kind: those that differ in numbers alone are of one kind."""
-    reasons = [trial.reason or "" for trial in trials if trial.status == status]
-    kinds = [re.sub(r"[\d.]+", "", reason) for reason in reasons]
-    if not kinds:
-        return None
-    ((commonest, _),) = Counter(kinds).most_common(1)
-    return reasons[kinds.index(commonest)]
 
 
 def _trial_row(paths: SearchPaths, history: History, trial: Trial) -> Row:

@@ -22,7 +22,7 @@ from tunekit.recipe import Recipe
 from tunekit.retraining.trainings import PlannedTraining, RetrainingPolicy, Trainings
 from tunekit.tracking.writer import Tracker
 from tunekit.tuning.assignment import Assignment
-from tunekit.tuning.estimate import Estimate, estimate
+from tunekit.tuning.estimate import DiskNeed, Estimate, disk_need, estimate
 from tunekit.tuning.progress import View
 from tunekit.tuning.provision import first_weights_file
 from tunekit.tuning.ray_session import Machine, Resources
@@ -82,6 +82,8 @@ class Trainer:
 
         Returns:
             The id of each; None if the time was up, or trainings were interrupted or lost to the machine.
+        Raises:
+            SearchError: if the disk is full.
         """
         ids = self._trainings.ids_of(wanted)
         policy = RetrainingPolicy(self.planned, ids, self.history)
@@ -91,7 +93,9 @@ class Trainer:
             _save_whole_split(self._search, self.paths)
         left = None if self._deadline is None else max(1.0, self._deadline - time.monotonic())
         work = _RetrainingWork(self._search, self._settings, self._pack, self.planned, policy)
-        train_on_ray(work, self.paths, self._settings, self._pack, self._view, left, self._machine)
+        problem = train_on_ray(work, self.paths, self._settings, self._pack, self._view, left, self._machine)
+        if problem is not None:
+            raise SearchError(f"retraining stopped: {problem}; the same command goes on")
         trials = [self.history.trials[training] for training in ids if training in self.history.trials]
         self.lost = [f"{self.planned[one.id].words}: {one.reason}" for one in trials if one.status == "lost"]
         return None if policy.left or self.lost else ids
@@ -208,6 +212,9 @@ class _RetrainingWork:
             keep_last=whole,  # its validation images are among those that it trains on: no epoch is better
         )
 
+    def problem(self, trial: Trial) -> str | None:
+        return None  # a recipe that fails with every seed is a finding
+
     def plan(self, resources: Resources) -> str:
         wanted = [self.planned[training] for training in self.policy.wanted]
         names = list(dict.fromkeys(training.name for training in wanted))
@@ -219,6 +226,13 @@ class _RetrainingWork:
             f"{len(wanted)} trainings{f' ({done} are done)' if done else ''} of {self._epochs_words()}, "
             f"none stopped early; {resources.words()}"
         )
+
+    @property
+    def disk_budget(self) -> int | None:
+        return None
+
+    def disk_need(self, weights: list[int], resources: Resources) -> DiskNeed:
+        return disk_need(weights, resources.slots, keep=len(self.planned), paused=0)
 
     def _epochs_words(self) -> str:
         epochs = sorted({self.planned[training].epochs for training in self.policy.wanted})

@@ -1,57 +1,112 @@
-"""Ray Tune's Searcher and TrialScheduler as thin doors to one policy."""
+"""Ray Tune's Searcher, TrialScheduler and Stopper as thin doors to one policy."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from ray.tune import Stopper
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from tunekit.errors import StorageError
+from tunekit.history import Trial
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.trial_policy import Suggestion, TrialPolicy
 
 _log = logging.getLogger(__name__)
 
-_ATTEMPTS = 3  # how often a trial may be started when machines fail it
+_ATTEMPTS = 3  # how often a trial may be started without getting an epoch further when machines fail it
+_RAY_OUT_OF_MEMORY = ("OutOfMemoryError", "low on memory")  # in the words of its memory monitor
 
 
 class TrialDesk:
-    """Hands out the trials of one search and takes their results: what both adapters share."""
+    """Hands out the trials of one search and takes their results: what the adapters share.
 
-    def __init__(self, policy: TrialPolicy, samples: int, assign: Callable[[Suggestion], Assignment]) -> None:
+    Where going on is of no use (a full disk, one failure after the other) it has a `problem`: then it
+    takes nothing more, and what runs is as if interrupted.
+    """
+
+    def __init__(
+        self,
+        policy: TrialPolicy,
+        samples: int,
+        assign: Callable[[Suggestion], Assignment],
+        look_after: Callable[[Trial], str | None] = lambda trial: None,
+    ) -> None:
         """
         Args:
             policy: decides.
             samples: trials in the whole search, baselines among them, repeats not.
             assign: turns a suggestion into what a worker needs.
+            look_after: is shown each trial that got an epoch further or ended, and says in one line if
+                going on is of no use.
         """
         self.policy = policy
+        self.problem: str | None = None  # why the trials were stopped, in one line
         self._samples = samples
         self._assign = assign
+        self._look_after = look_after
         self._trial_of: dict[str, int] = {}  # Ray's id of an attempt to the trial's
         self._lost_attempts: Counter[int] = Counter()
 
     @property
     def finished(self) -> bool:
-        """Whether every trial has ended."""
-        return self.policy.has_ended(self._samples)
+        """Whether every trial has ended, or none is to go on."""
+        return self.problem is not None or self.policy.has_ended(self._samples)
 
     def hand_out(self, ray_id: str) -> Assignment | None:
         """The next trial, or None while there is none: then running ones may still bring one about."""
-        if not self.policy.has_next(self._samples):
-            return None
-        suggestion = self.policy.next(self._samples)
-        self._trial_of[ray_id] = suggestion.trial_id
-        return self._assign(suggestion)
+        if self.problem is None and self.policy.has_next(self._samples):
+            with self._noting_problems():
+                suggestion = self.policy.next(self._samples)
+                self._trial_of[ray_id] = suggestion.trial_id
+                return self._assign(suggestion)
+        return None
 
     def take(self, ray_id: str, result: dict[str, Any]) -> bool:
         """Record a result; returns whether the trial goes on."""
+        if self.problem is None:
+            with self._noting_problems():
+                trial_id = self._trial_of[ray_id]
+                goes_on = self._record(trial_id, result)
+                self.problem = self._look_after(self.policy.history.trials[trial_id])
+                return goes_on and self.problem is None
+        return False
+
+    def attempt_lost(self, ray_id: str, reason: str) -> None:
+        """A worker or its machine failed: hand the trial out again, or give it up."""
+        if self.problem is not None:
+            return
         trial_id = self._trial_of[ray_id]
+        self._lost_attempts[trial_id] += 1
+        _log.error("trial %d, attempt %d: %s", trial_id, self._lost_attempts[trial_id], reason)
+        if self._lost_attempts[trial_id] < _ATTEMPTS:
+            self.policy.interrupt(trial_id)
+            return
+        with self._noting_problems():
+            self._give_up(trial_id, reason)
+            self.problem = self._look_after(self.policy.history.trials[trial_id])
+
+    @contextmanager
+    def _noting_problems(self) -> Iterator[None]:
+        """What the disk cannot take is a problem of the search, not the end of this process."""
+        try:
+            yield
+        except StorageError as error:
+            self.problem = str(error)
+
+    def _record(self, trial_id: int, result: dict[str, Any]) -> bool:
+        if "problem" in result:  # of the trial's machine: another trial would meet it too
+            raise StorageError(result["problem"])
+        self._lost_attempts.pop(trial_id, None)  # it got on: machines that fail now and then cost no trial
         if "failure" in result:
             self.policy.fail(trial_id, result["epoch"], result["failure"])
             return False
@@ -60,13 +115,12 @@ class TrialDesk:
         decision = self.policy.report(trial_id, result["epoch"], result["val_accuracy"], metrics, worker)
         return decision == "continue"
 
-    def attempt_lost(self, ray_id: str, reason: str) -> None:
-        """A worker or its machine failed: hand the trial out again, or give it up."""
-        trial_id = self._trial_of[ray_id]
-        self._lost_attempts[trial_id] += 1
-        _log.error("trial %d, attempt %d: %s", trial_id, self._lost_attempts[trial_id], reason)
-        if self._lost_attempts[trial_id] < _ATTEMPTS:
-            self.policy.interrupt(trial_id)
+    def _give_up(self, trial_id: int, reason: str) -> None:
+        """Ray ends a worker when its machine's memory is nearly full: once may be a neighbour's fault,
+        every time is the recipe's."""
+        if any(words in reason for words in _RAY_OUT_OF_MEMORY):
+            epoch = self.policy.history.trials[trial_id].epoch + 1
+            self.policy.fail(trial_id, epoch, f"out of memory: Ray ended its worker {_ATTEMPTS} times")
         else:
             self.policy.lose(trial_id, reason.strip().splitlines()[-1])
 
@@ -130,4 +184,21 @@ class PolicyScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: RayTrial) -> None:
-        self._desk.attempt_lost(trial.trial_id, str(trial.get_error()))
+        # Its own file, which is there before Ray copies it to the results folder (whose disk may be full).
+        self._desk.attempt_lost(trial.trial_id, Path(trial.error_file).read_text(encoding="utf-8"))
+
+
+class DeskStopper(_NotSaved, Stopper):  # type: ignore[misc]
+    """Ends all trials when the desk has a problem or the time is up, whatever the machine's clock does."""
+
+    def __init__(self, desk: TrialDesk, time_budget: float | None) -> None:
+        self._desk = desk
+        self._deadline = None if time_budget is None else time.monotonic() + time_budget
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Nothing: the scheduler ends single trials."""
+        return False
+
+    def stop_all(self) -> bool:
+        late = self._deadline is not None and time.monotonic() >= self._deadline
+        return late or self._desk.problem is not None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from tunekit.recipe import Value
+
+OnOom = Literal["fail", "retry"]
 
 
 @dataclass(frozen=True)
@@ -24,3 +27,6 @@ class Assignment:
     cpus: float = 1.0
     gpus: float = 0.0
     keep_last: bool = False  # keep the weights of the last epoch instead of the best one's
+    on_oom: OnOom = (
+        "fail"  # when memory is too small: the recipe fails, or goes on with smaller parts of a batch
+    )

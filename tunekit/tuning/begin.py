@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tunekit.data.datasets import open_dataset
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split, make_split
-from tunekit.errors import SearchError, TunekitError
+from tunekit.errors import SearchError, StorageError, TunekitError
 from tunekit.history import History
 from tunekit.paths import SearchPaths, find_space, search_paths
 from tunekit.recipe import Recipe
 from tunekit.space import Baseline, load_space
-from tunekit.tracking.server import check_reachable
+from tunekit.tracking.server import check_reachable, masked
 from tunekit.tuning.earlier_search import find_earlier, keep_memory
 from tunekit.tuning.policy import policy_of
 from tunekit.tuning.progress import View, tenths
@@ -104,37 +107,65 @@ def _lay_down(
     split = make_split(pack.train()[1], settings.val_fraction, settings.seed, settings.train_limit)
     settings = dataclasses.replace(
         settings,
-        command=shlex.join(["tunekit", *sys.argv[1:]]),
+        command=shlex.join(["tunekit", *map(masked, sys.argv[1:])]),
         versions=installed_versions(),
         git=git_state(Path.cwd()),
         data_digest=pack.digest,
         train_images=len(split.train),
         val_images=len(split.validation),
     )
-    paths.folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(space_file, paths.space)
-    split.save(paths.split)
-    for file in weights.iterdir():
-        target = paths.first_weights(file.stem)
-        target.parent.mkdir(exist_ok=True)
-        shutil.move(file, target)
-    for search in earlier:
-        keep_memory(search, paths.earlier(search.name))
-    settings.save(paths)  # last: a folder with settings is a search
+    with _claimed(paths) as laid:
+        shutil.copyfile(space_file, laid.space)
+        split.save(laid.split)
+        for file in weights.iterdir():
+            target = laid.first_weights(file.stem)
+            target.parent.mkdir(exist_ok=True)
+            shutil.move(file, target)
+        for search in earlier:
+            keep_memory(search, laid.earlier(search.name))
+        settings.save(laid)
     view.say(f"Search {settings.name}: {settings.dataset}, {_counts(pack, split)}, space {settings.space}")
     return paths
+
+
+@contextmanager
+def _claimed(paths: SearchPaths) -> Iterator[SearchPaths]:
+    """A folder beside the search's, which gets its name when all is in it: of two that want it, one does.
+
+    Raises:
+        SearchError: if another was sooner.
+        StorageError: if the disk is full or cannot be written.
+    """
+    paths.folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = paths.folder.with_name(f".{paths.name}.{uuid.uuid4().hex}")
+    try:
+        folder.mkdir()
+        yield SearchPaths(folder)
+        folder.rename(paths.folder)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise _taken(paths) from None
+        raise StorageError(f"{paths.folder} cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_free(paths: SearchPaths) -> None:
     """A new search takes a name that is free, in a folder that can be written."""
     if paths.settings.exists():
-        raise SearchError(
-            f"a search called {paths.name!r} is there already: "
-            f"'tunekit resume {paths.name}' goes on with it, another --name starts a new one"
-        )
+        raise _taken(paths)
+    if paths.folder.exists() and (not paths.folder.is_dir() or any(paths.folder.iterdir())):
+        raise SearchError(f"{paths.folder} is there and is no search: choose another --name")
     existing = next(folder for folder in (paths.folder, *paths.folder.parents) if folder.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         raise SearchError(f"{existing} cannot be written: choose another --results-dir")
+
+
+def _taken(paths: SearchPaths) -> SearchError:
+    return SearchError(
+        f"a search called {paths.name!r} is there already: "
+        f"'tunekit resume {paths.name}' goes on with it, another --name starts a new one"
+    )
 
 
 def _counts(pack: Pack, split: Split) -> str:

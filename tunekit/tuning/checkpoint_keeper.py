@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunekit.history import Event, History, Trial
-from tunekit.paths import SearchPaths
+from tunekit.paths import SearchPaths, remove_half_written
 
 _REASONS_TO_TIDY = ("complete", "stop", "pause", "fail", "lose")
 
@@ -15,29 +15,83 @@ class CheckpointKeeper:
     recipe stay while it is among the best `keep`: those of its first trial, repeats only judge it. A
     recipe that dropped out never returns, since bests only rise, and one whose mean may still fall
     because not all of its `repeats` have ended stays beside them.
+
+    Where a budget is not enough, best weights go too, the winner's never.
     """
 
-    def __init__(self, paths: SearchPaths, history: History, keep: int, repeats: int = 1) -> None:
+    def __init__(
+        self, paths: SearchPaths, history: History, keep: int, repeats: int = 1, budget: int | None = None
+    ) -> None:
+        """
+        Args:
+            paths: of the search.
+            history: of the search, as far as it is known.
+            keep: recipes whose best weights stay.
+            repeats: trainings of a recipe that trains to its end.
+            budget: bytes that checkpoints may take; None for as many as there are.
+        """
         self._paths = paths
         self._history = history
         self._keep = keep
         self._repeats = repeats
+        self._budget = budget
+        self._sizes: dict[int, int] = {}  # bytes of the checkpoints of each trial that has some
+        for trial in history.trials:
+            self._measure(trial)
+
+    @property
+    def taken(self) -> int:
+        """Bytes of all checkpoints."""
+        return sum(self._sizes.values())
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether what may still be needed takes more than the budget."""
+        return self._budget is not None and self.taken > self._budget
 
     def event(self, event: Event) -> None:
-        """Tidy up after a trial that ended or paused."""
-        if event.kind not in _REASONS_TO_TIDY:
+        """Tidy up after a trial that ended or paused; see what it takes after each epoch."""
+        if event.kind not in (*_REASONS_TO_TIDY, "result"):
             return
-        if self._history.trials[event.trial].over:
-            self._paths.trial(event.trial).last.unlink(missing_ok=True)
-        kept = {trial.id for trial in self.best_trials()}
-        for trial in self._history.trials.values():
-            if not (trial.unfinished or trial.id in kept or self._undecided(trial)):
-                self._paths.trial(trial.id).best.unlink(missing_ok=True)
+        if event.kind != "result":
+            self._tidy(self._history.trials[event.trial])
+        self._measure(event.trial)
+        self._make_room()
 
     def best_trials(self) -> list[Trial]:
         """The first trials of the best recipes that have a result, best first, at most `keep`."""
         ranked = [trial for trial in self._history.ranked() if trial.repeat_of is None]
         return [trial for trial in ranked if trial.best is not None][: self._keep]
+
+    def _tidy(self, ended: Trial) -> None:
+        files = self._paths.trial(ended.id)
+        remove_half_written(files.folder)
+        if ended.over:
+            files.last.unlink(missing_ok=True)
+        self._measure(ended.id)
+        kept = {trial.id for trial in self.best_trials()}
+        for trial in [self._history.trials[trial_id] for trial_id in self._sizes]:
+            if trial.id not in kept:
+                self._drop_best(trial)
+
+    def _make_room(self) -> None:
+        if self.over_budget:
+            for trial in reversed(self.best_trials()[1:]):
+                if self.over_budget:
+                    self._drop_best(trial)
+
+    def _drop_best(self, trial: Trial) -> None:
+        if not (trial.unfinished or self._undecided(trial)):
+            self._paths.trial(trial.id).best.unlink(missing_ok=True)
+            self._measure(trial.id)
+
+    def _measure(self, trial_id: int) -> None:
+        files = self._paths.trial(trial_id)
+        there = [file for file in (files.last, files.best) if file.exists()]
+        if there:
+            self._sizes[trial_id] = sum(file.stat().st_size for file in there)
+        else:
+            self._sizes.pop(trial_id, None)
 
     def _undecided(self, trial: Trial) -> bool:
         """Whether repeats of this recipe are still to come in."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import signal
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tunekit.tuning.adapters import PolicyScheduler, PolicySearcher, TrialDesk
+from tunekit.tuning.adapters import DeskStopper, PolicyScheduler, PolicySearcher, TrialDesk
 from tunekit.tuning.ray_session import Resources
 from tunekit.tuning.trainable import RecipeTrainable
 
 
 def run_trials(desk: TrialDesk, resources: Resources, folder: Path, time_budget: float | None) -> None:
-    """Run the desk's trials until all have ended, the time is up, or SIGINT or SIGUSR1 comes.
+    """Run the desk's trials until all have ended, the desk has a problem, the time is up, or a signal comes.
 
     Always a fresh Tuner: what a resume needs is in the history and the trials' own checkpoints.
 
@@ -37,16 +40,28 @@ def run_trials(desk: TrialDesk, resources: Resources, folder: Path, time_budget:
             num_samples=-1,  # the searcher says when it is over
             max_concurrent_trials=resources.slots,
             reuse_actors=True,
-            time_budget_s=time_budget,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
             name=uuid.uuid4().hex[:8],
             storage_path=str(folder),
+            stop=DeskStopper(desk, time_budget),
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
     # Its summary at the end would miss the result files that we do not let Ray write.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
-    tuner.fit()
+    with _handlers_kept():
+        tuner.fit()
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Tune takes SIGINT and SIGUSR1 and keeps them; behind its end they are the caller's again."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""How long a search will take, from one measured batch of each network. Said before the search begins."""
+"""How long a search will take, and how much room: from a measured batch of each network, before it begins."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class NetworkCost:
+    """What a recipe's network costs."""
+
+    seconds: float  # of a training step, an image
+    weights: int  # bytes
+
+
+@dataclass(frozen=True)
 class Estimate:
     """Seconds of training alone; starting the workers comes on top."""
 
@@ -44,14 +52,14 @@ class MeasuringProcess:
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
         )
 
-    def seconds_per_image(self) -> list[float] | None:
+    def costs(self) -> list[NetworkCost] | None:
         """Wait for the figures, one a recipe whose network can be built; None if none can be had."""
         try:
             output, _ = self._process.communicate(timeout=_TIMEOUT)
         except subprocess.TimeoutExpired:
             return None
-        figures: list[float] | None = json.loads(output) if self._process.returncode == 0 else None
-        return figures
+        figures = json.loads(output) if self._process.returncode == 0 else None
+        return [NetworkCost(**figure) for figure in figures] if figures else None
 
     def close(self) -> None:
         """End the process if it still runs."""
@@ -96,11 +104,37 @@ def estimate(
     return Estimate(expected * epoch_seconds / at_once, trials * repeats * epochs * epoch_seconds / at_once)
 
 
-def _measure(measurement: Measurement) -> list[float]:
-    """Seconds an image; recipes of the same network share a measurement, and what fails is left out."""
+@dataclass(frozen=True)
+class DiskNeed:
+    """Bytes that the checkpoints of a search take at the same time."""
+
+    at_least: int
+    at_most: int  # about
+
+
+_STATE_AT_MOST = 4  # times the weights: themselves, two moments of each (Adam), and their average
+_COPIES = 2  # of a state that is being replaced
+
+
+def disk_need(weights: Sequence[int], slots: int, keep: int, paused: int) -> DiskNeed:
+    """Add up the checkpoints of a search.
+
+    Args:
+        weights: bytes of each network that trials may train.
+        slots: trials at a time.
+        keep: recipes whose best weights stay.
+        paused: how many trials may wait at the same time.
+    """
+    state = _STATE_AT_MOST * max(weights)
+    at_most = slots * (_COPIES * state + max(weights)) + paused * state + keep * max(weights)
+    return DiskNeed(at_least=(_COPIES + 1) * min(weights), at_most=at_most)
+
+
+def _measure(measurement: Measurement) -> list[NetworkCost]:
+    """Recipes of the same network share a measurement, and what fails is left out."""
     networks = [_network_keys(Recipe.from_flat(values)) for values in measurement.recipes]
-    seconds = {network: _seconds_per_image(network, measurement) for network in set(networks)}
-    return [found for network in networks if (found := seconds[network]) is not None]
+    costs = {network: _cost(network, measurement) for network in set(networks)}
+    return [found for network in networks if (found := costs[network]) is not None]
 
 
 def _network_keys(recipe: Recipe) -> Recipe:
@@ -108,16 +142,18 @@ def _network_keys(recipe: Recipe) -> Recipe:
     return Recipe(model=recipe.model, input=recipe.input, loss=recipe.loss)
 
 
-def _seconds_per_image(network: Recipe, measurement: Measurement) -> float | None:
+def _cost(network: Recipe, measurement: Measurement) -> NetworkCost | None:
+    from tunekit.models.build import build_model
     from tunekit.training.step_time import seconds_per_step
 
     shape, classes = measurement.image_shape, measurement.classes
     try:
-        return seconds_per_step(network, _BATCH, shape, classes, measurement.cpus, measurement.gpus) / _BATCH
+        seconds = seconds_per_step(network, _BATCH, shape, classes, measurement.cpus, measurement.gpus)
     except (RecipeError, RecipeFailure):
         return None
+    weights = build_model(network, shape, classes).state_dict().values()
+    return NetworkCost(seconds / _BATCH, sum(tensor.nbytes for tensor in weights))
 
 
 if __name__ == "__main__":
-    figures = _measure(Measurement(**json.loads(sys.argv[1])))
-    print(json.dumps(figures or None))
+    print(json.dumps([asdict(cost) for cost in _measure(Measurement(**json.loads(sys.argv[1])))]))

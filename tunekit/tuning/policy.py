@@ -117,9 +117,12 @@ class SearchPolicy(TrialPolicy):
         proposes. No recipe is proposed twice. When there are no more proposals, the best trial of all
         goes on if it is paused: what wins a search was trained in full.
 
+        Paused trials that can never go on are stopped before, so that nobody keeps their checkpoints.
+
         Raises:
             SearchError: if every recipe of the space was proposed; `has_next` says so before.
         """
+        self._stop_hopeless(samples)
         if self._to_resume:
             return self._resume(self._to_resume.popleft())
         if len(self.history.trials) < len(self._baselines):
@@ -170,6 +173,15 @@ class SearchPolicy(TrialPolicy):
 
     def _promoted(self) -> int | None:
         return self.scheduler.promotion(self.history.recipes)
+
+    def _stop_hopeless(self, samples: float) -> None:
+        if samples == math.inf:
+            return
+        to_come = max(0, int(samples) - len(self.history.recipes))
+        leader = self.history.best()
+        for trial in self.scheduler.hopeless(self.history.recipes, to_come):
+            if trial is not leader:  # who may yet go on when all others have ended
+                self.history.append(Event("stop", trial.id, epoch=trial.rung))
 
     def _paused_leader(self) -> Trial | None:
         """The best trial of all, if it is paused and nothing runs that might still be better."""

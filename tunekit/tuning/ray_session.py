@@ -50,16 +50,16 @@ def ray_session(log_file: Path, machine: Machine) -> Iterator[None]:
     """
     import ray
 
-    ray.init(
-        address="local",  # never join a Ray that happens to run here
-        num_cpus=machine.cpus,
-        num_gpus=machine.gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
     previous = signal.getsignal(signal.SIGTERM)
     try:
+        ray.init(
+            address="local",  # never join a Ray that happens to run here
+            num_cpus=machine.cpus,
+            num_gpus=machine.gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+        )
         # Tune ends cleanly on SIGUSR1; on SIGTERM Ray would abort.
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
         with _logs_to(log_file):
@@ -72,10 +72,17 @@ def ray_session(log_file: Path, machine: Machine) -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk leaves without a line, and the terminal without a traceback of that."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        pass
+
+
 @contextmanager
 def _logs_to(file: Path) -> Iterator[None]:
     """What Ray and tunekit log goes to `file` inside the block, and not to the terminal."""
-    handler = logging.FileHandler(file)
+    handler = _LogFile(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("ray", "tunekit")]
     before = [(logger.handlers, logger.propagate) for logger in loggers]

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from tunekit.data.datasets import open_dataset
 from tunekit.data.pack import Pack
 from tunekit.errors import SearchError
-from tunekit.paths import SearchPaths
+from tunekit.paths import SearchPaths, remove_half_written
 from tunekit.tuning.settings import SearchSettings
 
 _LOCK_PATIENCE = 1.0  # seconds; a listing of searches holds the lock for a blink
@@ -19,13 +19,19 @@ _LOCK_PATIENCE = 1.0  # seconds; a listing of searches holds the lock for a blin
 
 @contextmanager
 def locked(paths: SearchPaths) -> Iterator[None]:
-    """Only one process works on a search; a crash gives the lock back.
+    """Only one process works on a search; a crash gives the lock back, and its half files go.
 
     Raises:
         SearchError: if another process does.
     """
     try:
         with FileLock(paths.lock, timeout=_LOCK_PATIENCE):
+            for folder in (
+                paths.folder,
+                *paths.folder.glob("trials/*"),
+                *paths.folder.glob("retrain/trials/*"),
+            ):
+                remove_half_written(folder)
             yield
     except Timeout:
         raise SearchError(f"search {paths.name} is running in another process") from None

@@ -68,9 +68,13 @@ def promotable(values: Mapping[int, float], paused: Collection[int], reduction_f
     Returns:
         The best waiting trial among the top floor(n / factor) of all n; the earliest of equals.
     """
-    ranked = sorted(values, key=lambda trial: (-values[trial], trial))
-    top = ranked[: len(values) // reduction_factor]
+    top = ranked(values)[: len(values) // reduction_factor]
     return next((trial for trial in top if trial in paused), None)
+
+
+def ranked(values: Mapping[int, float]) -> list[int]:
+    """The trials of a rung, best first; the earliest of equals."""
+    return sorted(values, key=lambda trial: (-values[trial], trial))
 
 
 def bracket_shares(brackets: int, reduction_factor: int) -> tuple[float, ...]:
@@ -141,6 +145,19 @@ class Scheduler:
         """The paused trial that is to go on now, if there is one."""
         return None
 
+    def hopeless(self, trials: Sequence[Trial], to_come: int) -> list[Trial]:
+        """The paused trials that can never go on, whatever the others will be worth.
+
+        Args:
+            trials: all of the search; no recipe twice.
+            to_come: how many more may still be proposed.
+        """
+        return []
+
+    def most_paused(self, trials: int) -> int:
+        """About how many of so many trials wait at the same time, at most."""
+        return 0
+
     def next_comparison(self, trial: Trial) -> int:
         """The next epoch at which the trial may be stopped or paused, or its last."""
         return self.max_epochs
@@ -201,6 +218,20 @@ class AshaPromotion(Asha):
             if found is not None:
                 return found
         return None
+
+    def hopeless(self, trials: Sequence[Trial], to_come: int) -> list[Trial]:
+        """Those behind the last place that is promoted even if all that can still reach the rung do."""
+        found: list[Trial] = []
+        for rung in self.rungs:
+            values = values_at(rung, trials, self.rungs, self.max_epochs)
+            over = sum(trial.over and trial.id not in values for trial in trials)
+            places = (len(trials) + to_come - over) // self.reduction_factor
+            behind = set(ranked(values)[places:]) & self._paused_at(rung, trials)
+            found += [trial for trial in trials if trial.id in behind]
+        return found
+
+    def most_paused(self, trials: int) -> int:
+        return sum(trials // self.reduction_factor**n for n in range(1, len(self.rungs) + 1))
 
     def _paused_at(self, rung: int, trials: Iterable[Trial]) -> set[int]:
         return {trial.id for trial in trials if trial.status == "paused" and trial.rung == rung}

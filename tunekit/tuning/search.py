@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunekit.data.pack import Pack
+from tunekit.errors import TrackingError
 from tunekit.history import History, Trial
 from tunekit.paths import SearchPaths, tracking_artifacts
 from tunekit.recipe import Recipe, describe
@@ -22,9 +23,10 @@ from tunekit.tracking.writer import Teller, Tracker
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.earlier_search import earlier_searches
-from tunekit.tuning.estimate import Estimate, estimate
+from tunekit.tuning.estimate import DiskNeed, Estimate, disk_need, estimate
+from tunekit.tuning.failure_watch import FailureWatch
 from tunekit.tuning.policy import SearchPolicy, Suggestion, policy_of, recipe_of
-from tunekit.tuning.progress import View, trial_mark, trial_name
+from tunekit.tuning.progress import View, size, trial_mark, trial_name
 from tunekit.tuning.provision import first_weights_file
 from tunekit.tuning.ray_session import Machine, Resources
 from tunekit.tuning.reopening import locked, same_data
@@ -47,6 +49,7 @@ class SearchOutcome:
     paths: SearchPaths
     history: History
     finished: bool  # False: interrupted or out of time, `tunekit resume` goes on
+    problem: str | None  # why it was stopped, if going on was of no use
     seconds: float
     untracked_events: int  # not yet in MLflow
 
@@ -57,6 +60,7 @@ def run_search(
     time_budget: float | None = None,
     machine: Machine | None = None,
     tell: Teller | None = None,
+    disk_budget: int | None = None,
 ) -> SearchOutcome:
     """Run what is left of a search: all of a new one, or what an interruption left over.
 
@@ -66,17 +70,20 @@ def run_search(
         time_budget: seconds after which running trials are interrupted; they can be resumed.
         machine: what Ray may hand out.
         tell: gives an account of the search at its end, for MLflow.
+        disk_budget: bytes that checkpoints may take from now on; None for as the search was told.
     Raises:
         SearchError: if another process runs this search, or its data changed.
+        StorageError: if the checkpoints of a trial do not fit.
     """
     with locked(paths):
         started = time.monotonic()
-        settings = SearchSettings.load(paths)
-        check_reachable(settings.tracking_uri)
+        settings = _load_settings(paths, disk_budget)
         pack = same_data(settings)
         space = load_space(paths.space).with_fixed(settings.fixed)
         history = History.read(paths.history)
-        keeper = CheckpointKeeper(paths, history, settings.keep_checkpoints, settings.repeats)
+        keeper = CheckpointKeeper(
+            paths, history, settings.keep_checkpoints, settings.repeats, settings.disk_budget
+        )
         tracker = Tracker(
             paths,
             dataclasses.asdict(settings),
@@ -88,17 +95,36 @@ def run_search(
         for listener in (tracker.record, keeper.event, view.event):
             history.subscribe(listener)
         policy = policy_of(settings, space, history, earlier_searches(paths, settings.start_from, space))
+        _warn_if_away(settings, view)
+        problem = None
         with tracker:
             if not policy.has_ended(settings.trials):
-                work = _SearchWork(paths, settings, pack, policy)
-                train_on_ray(work, paths, settings, pack, view, time_budget, machine or Machine())
+                work = _SearchWork(paths, settings, pack, policy, keeper, FailureWatch(settings.max_failures))
+                problem = train_on_ray(work, paths, settings, pack, view, time_budget, machine or Machine())
             finished = policy.has_ended(settings.trials)
             if finished:
                 policy.stop_paused()
             _close_books(paths, space, history, keeper, tracker, finished, tell)
             undelivered = tracker.close(_TRACKING_GRACE).undelivered
         history.close()
-        return SearchOutcome(paths, history, finished, time.monotonic() - started, undelivered)
+        return SearchOutcome(paths, history, finished, problem, time.monotonic() - started, undelivered)
+
+
+def _load_settings(paths: SearchPaths, disk_budget: int | None) -> SearchSettings:
+    settings = SearchSettings.load(paths)
+    if disk_budget is None:
+        return settings
+    settings = dataclasses.replace(settings, disk_budget=disk_budget)
+    settings.save(paths)
+    return settings
+
+
+def _warn_if_away(settings: SearchSettings, view: View) -> None:
+    """A search that has begun needs no tracking server to go on."""
+    try:
+        check_reachable(settings.tracking_uri)
+    except TrackingError as error:
+        view.say(f"{error}. What MLflow lacks waits in the search's folder until it answers")
 
 
 @dataclass(frozen=True)
@@ -109,6 +135,8 @@ class _SearchWork:
     settings: SearchSettings
     pack: Pack
     policy: SearchPolicy
+    keeper: CheckpointKeeper
+    failures: FailureWatch
 
     @property
     def history(self) -> History:
@@ -150,7 +178,19 @@ class _SearchWork:
             weights=first_weights_file(self.paths, recipe),
             cpus=resources.cpus_per_trial,
             gpus=resources.gpus_per_trial,
+            on_oom=self.settings.on_oom,
         )
+
+    def problem(self, trial: Trial) -> str | None:
+        failing = None if trial.unfinished else self.failures.see(trial)
+        if failing is not None:
+            return f"{failing} ({self.paths.log} says more; --max-failures sets when a search stops)"
+        if self.keeper.over_budget:
+            return (
+                f"its checkpoints take {size(self.keeper.taken)}, more than the disk budget, and all may "
+                "still be needed ('tunekit resume --disk-budget' sets another)"
+            )
+        return None
 
     def plan(self, resources: Resources) -> str:
         left, total = self._trials_left, self.settings.trials
@@ -165,6 +205,14 @@ class _SearchWork:
             f"Will run {trials}{done} of at most {self.settings.epochs} epochs{first}; "
             f"{self._stopping()}{again}; {resources.words()}"
         )
+
+    @property
+    def disk_budget(self) -> int | None:
+        return self.settings.disk_budget
+
+    def disk_need(self, weights: list[int], resources: Resources) -> DiskNeed:
+        paused = self.policy.scheduler.most_paused(self.settings.trials)
+        return disk_need(weights, resources.slots, self.settings.keep_checkpoints, paused)
 
     def estimate(self, seconds_per_image: list[float], resources: Resources) -> Estimate:
         return estimate(

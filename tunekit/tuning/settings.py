@@ -18,6 +18,7 @@ from tunekit.errors import SearchError
 from tunekit.paths import SearchPaths, atomic_write
 from tunekit.recipe import Value
 from tunekit.space import Baseline
+from tunekit.tuning.assignment import OnOom
 
 _PACKAGES = ("tunekit", "ray", "optuna", "mlflow", "torch", "torchvision", "timm", "numpy")
 
@@ -46,6 +47,9 @@ class SearchSettings:
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
     keep_checkpoints: int = 3
+    disk_budget: int | None = None  # bytes that checkpoints may take
+    max_failures: int = 5  # of the last 10 trials, before the search stops
+    on_oom: OnOom = "fail"
     baselines: Sequence[Mapping[str, Any]] = ()  # the known recipes that run first, as `Baseline` fields
     start_from: Sequence[str] = ()  # names of earlier searches, oldest first
     # What tunekit adds when the search begins.
@@ -79,6 +83,7 @@ class SearchSettings:
             ("--seed", self.seed, 0),
             ("--repeats", self.repeats, 1),
             ("--keep-checkpoints", self.keep_checkpoints, 1),
+            ("--max-failures", self.max_failures, 0),
         ):
             if value < low:
                 raise SearchError(f"{option} must be at least {low}, but got {value}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import closing
 
 from tunekit.data.pack import Pack
+from tunekit.errors import StorageError
 from tunekit.paths import SearchPaths
 from tunekit.tracking.server import masked
-from tunekit.tuning.estimate import Measurement, MeasuringProcess
-from tunekit.tuning.progress import View, duration
+from tunekit.tuning.estimate import Measurement, MeasuringProcess, NetworkCost
+from tunekit.tuning.progress import View, duration, size
 from tunekit.tuning.ray_session import Machine, Resources, plan_resources, ray_session
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.work import Work
@@ -22,8 +24,8 @@ def train_on_ray(
     view: View,
     time_budget: float | None,
     machine: Machine,
-) -> None:
-    """Train until the policy has no more, the time is up, or SIGINT or SIGUSR1 comes.
+) -> str | None:
+    """Train until the policy has no more, the time is up, a signal comes or going on is of no use.
 
     Args:
         work: what to train.
@@ -33,22 +35,51 @@ def train_on_ray(
         view: shown to a person.
         time_budget: in seconds, or None.
         machine: what Ray may hand out.
+    Returns:
+        Why the trials were stopped though there is more to train, if it was no signal and not the time.
     """
     view.say("Starting Ray on this machine ...")
-    with closing(_measuring(work, settings, pack)) as measuring, ray_session(paths.log, machine):
-        resources = plan_resources(work.trials, settings.cpus_per_trial, settings.gpus_per_trial)
-        view.say(work.plan(resources))
-        view.say(f"Writes to {paths.folder}, MLflow at {masked(settings.tracking_uri)}")
-        view.say(_time_needed(work, measuring.seconds_per_image(), resources))
-        from tunekit.tuning.adapters import TrialDesk
-        from tunekit.tuning.engine import run_trials
+    try:
+        with closing(_measuring(work, settings, pack)) as measuring, ray_session(paths.log, machine):
+            resources = plan_resources(work.trials, settings.cpus_per_trial, settings.gpus_per_trial)
+            _say_plan(work, paths, settings, measuring.costs(), resources, view)
+            return _run(work, paths, view, time_budget, resources)
+    except KeyboardInterrupt:  # while Ray starts or ends; in between Tune takes it
+        return None
 
-        view.begin(work)
-        desk = TrialDesk(work.policy, work.trials, lambda suggestion: work.assignment(suggestion, resources))
-        try:
-            run_trials(desk, resources, paths.ray, time_budget)
-        finally:
-            view.end()
+
+def _say_plan(
+    work: Work,
+    paths: SearchPaths,
+    settings: SearchSettings,
+    costs: list[NetworkCost] | None,
+    resources: Resources,
+    view: View,
+) -> None:
+    view.say(work.plan(resources))
+    view.say(f"Writes to {paths.folder}, MLflow at {masked(settings.tracking_uri)}")
+    if costs is None:
+        view.say("No time estimate: a batch could not be measured")
+        return
+    view.say(_time_needed(work, costs, resources))
+    view.say(_room_needed(work, paths, costs, resources))
+
+
+def _run(
+    work: Work, paths: SearchPaths, view: View, time_budget: float | None, resources: Resources
+) -> str | None:
+    from tunekit.tuning.adapters import TrialDesk
+    from tunekit.tuning.engine import run_trials
+
+    view.begin(work)
+    desk = TrialDesk(
+        work.policy, work.trials, lambda suggestion: work.assignment(suggestion, resources), work.problem
+    )
+    try:
+        run_trials(desk, resources, paths.ray, time_budget)
+    finally:
+        view.end()
+    return desk.problem
 
 
 def _measuring(work: Work, settings: SearchSettings, pack: Pack) -> MeasuringProcess:
@@ -62,13 +93,32 @@ def _measuring(work: Work, settings: SearchSettings, pack: Pack) -> MeasuringPro
     return MeasuringProcess(measurement)
 
 
-def _time_needed(work: Work, seconds_per_image: list[float] | None, resources: Resources) -> str:
-    if seconds_per_image is None:
-        return "No time estimate: a batch could not be measured"
-    seconds = work.estimate(seconds_per_image, resources)
+def _time_needed(work: Work, costs: list[NetworkCost], resources: Resources) -> str:
+    seconds = work.estimate([cost.seconds for cost in costs], resources)
     stops = seconds.at_most > seconds.expected
     at_most = f", and {duration(seconds.at_most)} if no trial stops early" if stops else ""
     return (
         f"Training should take about {duration(seconds.expected)}{at_most} "
-        f"(from a batch each of {len(seconds_per_image)} recipes)"
+        f"(from a batch each of {len(costs)} recipes)"
+    )
+
+
+def _room_needed(work: Work, paths: SearchPaths, costs: list[NetworkCost], resources: Resources) -> str:
+    """What checkpoints will take, and of what.
+
+    Raises:
+        StorageError: if not even one trial fits.
+    """
+    need = work.disk_need([cost.weights for cost in costs], resources)
+    free = shutil.disk_usage(paths.folder).free
+    room, of = free, f"{size(free)} that are free"
+    if work.disk_budget is not None and work.disk_budget < free:
+        room, of = work.disk_budget, f"the disk budget of {size(work.disk_budget)}"
+    if need.at_least > room:
+        raise StorageError(f"a trial's checkpoints need {size(need.at_least)}, which do not fit in {of}")
+    words = f"Checkpoints should take at most {size(need.at_most)} of {of}"
+    return (
+        f"{words}: if they take more than that, the search stops and can go on later"
+        if need.at_most > room
+        else words
     )

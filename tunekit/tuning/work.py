@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from tunekit.history import Trial
 from tunekit.recipe import Recipe
 from tunekit.tuning.assignment import Assignment
-from tunekit.tuning.estimate import Estimate
+from tunekit.tuning.estimate import DiskNeed, Estimate
 from tunekit.tuning.progress import Watched
 from tunekit.tuning.ray_session import Resources
 from tunekit.tuning.trial_policy import Suggestion, TrialPolicy
@@ -26,8 +27,18 @@ class Work(Watched, Protocol):
     def assignment(self, suggestion: Suggestion, resources: Resources) -> Assignment:
         """What a worker needs."""
 
+    def problem(self, trial: Trial) -> str | None:
+        """Is shown each trial that got an epoch further or ended; says in a line if going on is of no use."""
+
     def plan(self, resources: Resources) -> str:
         """What will be done, on one line."""
+
+    @property
+    def disk_budget(self) -> int | None:
+        """Bytes that checkpoints may take; None for as many as there are."""
+
+    def disk_need(self, weights: list[int], resources: Resources) -> DiskNeed:
+        """Bytes that checkpoints will take, from those of each network's weights."""
 
     def estimate(self, seconds_per_image: list[float], resources: Resources) -> Estimate:
         """How long what is left will take."""
