@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from sortedcontainers import SortedList
+
 from tunekit.errors import SearchError, StorageError
 from tunekit.recipe import Value
 
@@ -35,6 +37,8 @@ fail      the recipe cannot be trained (`reason`)      lose    the machine faile
 """
 
 TrialStatus = Literal["running", "paused", "completed", "stopped", "failed", "lost"]
+
+_Standing = tuple[int, float, int, int]  # trainings, value, and the earlier of equals
 
 _STATUS_AFTER: dict[str, TrialStatus] = {
     "suggest": "running",
@@ -101,6 +105,8 @@ class Trial:
     rung: int | None = None  # the epoch at which it was stopped or paused
     failed_at: int | None = None  # the epoch in which the recipe failed
     reason: str | None = None
+    _best: Result | None = field(default=None, init=False, repr=False, compare=False)
+    _seen: int = field(default=0, init=False, repr=False, compare=False)  # results that `_best` knows
 
     @property
     def epoch(self) -> int:
@@ -110,7 +116,11 @@ class Trial:
     @property
     def best(self) -> Result | None:
         """The first epoch with the highest value."""
-        return max(self.results, key=lambda result: (result.value, -result.epoch), default=None)
+        for result in self.results[self._seen :]:
+            if self._best is None or result.value > self._best.value:
+                self._best = result
+        self._seen = len(self.results)
+        return self._best
 
     @property
     def unfinished(self) -> bool:
@@ -147,7 +157,10 @@ class History:
         self.events: list[Event] = []
         self.trials: dict[int, Trial] = {}
         self.recipes: list[Trial] = []  # the trials that are no repeats, in their order
+        self.running: set[int] = set()  # trials that are being trained
         self._repeats: dict[int, list[Trial]] = defaultdict(list)  # by the first trial of their recipe
+        self._scored = SortedList()  # the standing of each recipe that has a value which says something
+        self._standing_of: dict[int, _Standing] = {}  # by trial
         self._file: FileIO | None = None
         self._opened = time.time(), time.monotonic()
         self._listeners: list[Callable[[Event], None]] = []
@@ -212,8 +225,11 @@ class History:
 
     def best(self) -> Trial | None:
         """The first trial of the best recipe; the earliest of equals. `ranked` says what is best."""
-        scored = [trial for trial in self.recipes if trial.best is not None and not trial.seen_validation]
-        return max(scored, key=self._standing, default=None)
+        return next(iter(self.leaders(1)), None)
+
+    def leaders(self, count: int) -> list[Trial]:
+        """The first trials of the `count` best recipes that have a value, best first."""
+        return [self.trials[-standing[-1]] for standing in reversed(self._scored[-count:])]
 
     def ranked(self) -> list[Trial]:
         """Trials by what their recipe is worth, best first; those without a value last.
@@ -223,7 +239,7 @@ class History:
         """
         return sorted(self.trials.values(), key=self._standing, reverse=True)
 
-    def _standing(self, trial: Trial) -> tuple[int, float, int, int]:
+    def _standing(self, trial: Trial) -> _Standing:
         return len(self.trainings(trial)), self.recipe_value(trial), -trial.recipe_id, -trial.id
 
     def _now(self) -> float:
@@ -250,8 +266,27 @@ class History:
         if event.kind == "suggest":
             assert event.trial not in self.trials and event.params is not None
             self._begin(event, event.params)
-            return
+        else:
+            self._go_on(event, self.trials[event.trial])
         trial = self.trials[event.trial]
+        if trial.unfinished:
+            self.running.add(trial.id)
+        else:
+            self.running.discard(trial.id)
+        self._rank(self.trials[trial.recipe_id])
+
+    def _rank(self, first: Trial) -> None:
+        """Put a recipe where it stands now, by its first trial."""
+        if first.best is None or first.seen_validation:
+            return
+        before, now = self._standing_of.get(first.id), self._standing(first)
+        if before != now:
+            if before is not None:
+                self._scored.remove(before)
+            self._scored.add(now)
+            self._standing_of[first.id] = now
+
+    def _go_on(self, event: Event, trial: Trial) -> None:
         if event.kind == "result":
             assert event.epoch is not None and event.value is not None
             metrics = dict(event.metrics or {})

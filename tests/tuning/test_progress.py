@@ -62,6 +62,20 @@ def output(of: Console) -> str:
     return of.file.getvalue()
 
 
+def test_a_trial_that_waited_and_then_has_no_hope_is_one_line() -> None:
+    to = console(terminal=False)
+    view = PlainView(to)
+    history = History()
+    history.subscribe(view.event)
+    view.begin(Trials(history, trials=5))
+    history.append(Event("suggest", 0, params={}))
+    history.append(Event("result", 0, epoch=3, value=0.5))
+    history.append(Event("pause", 0, epoch=3))
+    history.append(Event("stop", 0, epoch=3))
+    (line,) = output(to).splitlines()
+    assert "trial 00 paused at epoch 3 at 0.5000" in line
+
+
 def test_a_pipe_gets_a_line_for_each_trial_that_ends() -> None:
     to = console(terminal=False)
     view = make_view(quiet=False, console=to)

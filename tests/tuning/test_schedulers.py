@@ -2,17 +2,19 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterable, Mapping, Set
 
 import pytest
 
-from tunekit.history import Result, Trial, TrialStatus
+from tunekit.history import Event, Result, Trial, TrialStatus
+from tunekit.tuning.board import Board, Rung
 from tunekit.tuning.schedulers import (
     SCHEDULERS,
+    Scheduler,
     below_median,
     bracket_of,
     bracket_shares,
     make_scheduler,
-    promotable,
     rung_epochs,
     survives,
     values_at,
@@ -23,6 +25,29 @@ def trial(number: int, *values: float, failed_at: int | None = None, paused_at: 
     results = [Result(epoch, value, 0.0, {}) for epoch, value in enumerate(values, start=1)]
     status: TrialStatus = "failed" if failed_at else "paused" if paused_at else "running"
     return Trial(number, {}, 0.0, status=status, results=results, failed_at=failed_at, rung=paused_at)
+
+
+def board_of(scheduler: Scheduler, trials: Iterable[Trial]) -> Board:
+    """The board after all that happened to `trials`, one after the other."""
+    board = scheduler.board()
+    for one in trials:
+        board.see(Event("suggest", one.id, params={}), one)
+        for result in one.results:
+            board.see(Event("result", one.id, epoch=result.epoch, value=result.value), one)
+        if one.status == "paused":
+            board.see(Event("pause", one.id, epoch=one.rung), one)
+        if one.status == "failed":
+            board.see(Event("fail", one.id, epoch=one.failed_at), one)
+    return board
+
+
+def rung_of(values: Mapping[int, float], waiting: Set[int]) -> Rung:
+    rung = Rung()
+    for number, value in values.items():
+        rung.arrive(number, value)
+    for number in waiting:
+        rung.wait(number)
+    return rung
 
 
 def test_rungs_grow_by_the_factor_and_end_before_the_last_epoch() -> None:
@@ -60,43 +85,59 @@ def test_a_trial_that_failed_on_its_way_to_a_rung_is_the_worst_there_and_nowhere
 
 
 def test_nobody_is_promoted_before_there_are_as_many_as_the_factor() -> None:
-    assert promotable({0: 0.9, 1: 0.1}, {0, 1}, 3) is None
-    assert promotable({0: 0.1, 1: 0.9, 2: 0.2}, {0, 1, 2}, 3) == 1
+    assert rung_of({0: 0.9, 1: 0.1}, {0, 1}).promotable(3) is None
+    assert rung_of({0: 0.1, 1: 0.9, 2: 0.2}, {0, 1, 2}).promotable(3) == 1
 
 
 def test_only_the_top_is_promoted_the_best_first_and_nobody_twice() -> None:
     values = {number: number / 10 for number in range(7)}  # floor(7 / 3) = 2 are promoted: 6 and 5
-    assert promotable(values, set(values), 3) == 6
-    assert promotable(values, {0, 1, 2, 3, 4, 5}, 3) == 5
-    assert promotable(values, {0, 1, 2, 3, 4}, 3) is None
+    rung = rung_of(values, values.keys())
+    assert rung.promotable(3) == 6
+    rung.leave(6)
+    assert rung.promotable(3) == 5
+    rung.leave(5)
+    assert rung.promotable(3) is None
 
 
 def test_the_earliest_of_equals_is_promoted() -> None:
-    assert promotable({3: 0.5, 1: 0.5, 2: 0.5}, {1, 2, 3}, 3) == 1
+    assert rung_of({3: 0.5, 1: 0.5, 2: 0.5}, {1, 2, 3}).promotable(3) == 1
 
 
 def test_failures_count_among_all_and_are_never_promoted() -> None:
     failures = dict.fromkeys(range(5), -math.inf)
-    assert promotable({**failures, 5: 0.1}, {5}, 3) == 5  # the second place of two is a failure's
-    assert promotable({**failures, 5: 0.1}, set(), 3) is None
+    assert rung_of({**failures, 5: 0.1}, {5}).promotable(3) == 5  # the second place of two is a failure's
+    assert rung_of({**failures, 5: 0.1}, set()).promotable(3) is None
+
+
+def test_a_trial_without_hope_is_behind_every_place_that_can_still_come() -> None:
+    rung = rung_of({0: 0.9, 1: 0.8, 2: 0.7, 3: 0.6}, {1, 2, 3})
+    assert rung.hopeless(12, 3) == []  # with 12 trials 4 places are promoted
+    assert rung.hopeless(9, 3) == [3]
+    assert rung.hopeless(6, 3) == [3, 2]
+    for gone in (4, 5, 6):  # stopped before they came here: 3 places of 9 are 2 of 6
+        rung.end(gone)
+    assert rung.hopeless(9, 3) == [3, 2]
+    rung.end(3)
+    assert rung.hopeless(9, 3) == [2]
 
 
 def test_the_highest_rung_promotes_first() -> None:
     scheduler = make_scheduler("asha-promotion", 27, 1, 3, 0)
     low = [trial(n, n / 10, paused_at=1) for n in range(3)]
     high = [trial(n, 0.9, 0.9, n / 10, paused_at=3) for n in range(3, 6)]
-    assert scheduler.promotion(low + high) == 5
-    assert scheduler.promotion(low) == 2
-    assert scheduler.promotion(low[:2]) is None
+    assert scheduler.promotion(board_of(scheduler, low + high)) == 5
+    assert scheduler.promotion(board_of(scheduler, low)) == 2
+    assert scheduler.promotion(board_of(scheduler, low[:2])) is None
 
 
 def test_a_trial_pauses_at_a_rung_unless_it_would_be_promoted_at_once() -> None:
     scheduler = make_scheduler("asha-promotion", 27, 3, 3, 0)
     others = [trial(0, 0.1, 0.1, 0.1, paused_at=3), trial(1, 0.1, 0.1, 0.2, paused_at=3)]
-    assert scheduler.decide(trial(2, 0.1, 0.1), 3, 0.15, others) == "pause"
-    assert scheduler.decide(trial(2, 0.1, 0.1), 3, 0.3, others) == "continue"
-    assert scheduler.decide(trial(2, 0.1, 0.1), 3, 0.3, others[:1]) == "pause"
-    assert scheduler.decide(trial(2, 0.1), 2, 0.0, others) == "continue"  # no rung
+    board = board_of(scheduler, others)
+    assert scheduler.decide(trial(2, 0.1, 0.1), 3, 0.15, board) == "pause"
+    assert scheduler.decide(trial(2, 0.1, 0.1), 3, 0.3, board) == "continue"
+    assert scheduler.decide(trial(2, 0.1, 0.1), 3, 0.3, board_of(scheduler, others[:1])) == "pause"
+    assert scheduler.decide(trial(2, 0.1), 2, 0.0, board) == "continue"  # no rung
 
 
 def test_brackets_are_shared_out_as_in_hyperband() -> None:
@@ -121,9 +162,10 @@ def test_hyperband_compares_within_a_bracket_only() -> None:
     by_bracket = [[n for n in range(100) if bracket_of(0, n, shares) == bracket] for bracket in range(3)]
     good = [trial(n, 0.9, 0.9, 0.9) for n in (*by_bracket[1], *by_bracket[2])]
     first, *rest = (trial(n, 0.1, 0.1, 0.1) for n in by_bracket[0])
-    assert scheduler.decide(first, 3, 0.1, good) == "continue"  # nobody of its own bracket is there
-    assert scheduler.decide(first, 3, 0.05, [*good, *rest]) == "stop"
-    assert scheduler.decide(trial(by_bracket[1][0]), 3, 0.0, good) == "continue"  # its first rung is 9
+    board = board_of(scheduler, good)
+    assert scheduler.decide(first, 3, 0.1, board) == "continue"  # nobody of its own bracket is there
+    assert scheduler.decide(trial(by_bracket[1][0]), 3, 0.0, board) == "continue"  # its first rung is 9
+    assert scheduler.decide(first, 3, 0.05, board_of(scheduler, [*good, *rest])) == "stop"
     assert scheduler.next_comparison(trial(by_bracket[1][0])) == 9
     assert scheduler.next_comparison(trial(by_bracket[2][0])) == 27
 
@@ -138,19 +180,20 @@ def test_the_median_rule_needs_five_others_and_lets_equals_go_on() -> None:
 
 def test_the_median_rule_compares_the_best_so_far_with_running_averages() -> None:
     scheduler = make_scheduler("median", 27, 2, 3, 0)
-    others = [trial(n, 0.2, 0.4, 0.9) for n in range(5)]  # on average 0.3 after two epochs, 0.5 after three
+    # On average 0.3 after two epochs, 0.5 after three.
+    others = board_of(scheduler, [trial(n, 0.2, 0.4, 0.9) for n in range(5)])
     assert scheduler.decide(trial(9), 1, 0.0, others) == "continue"  # the grace period
     assert scheduler.decide(trial(9, 0.1), 2, 0.29, others) == "stop"
     assert scheduler.decide(trial(9, 0.35), 2, 0.0, others) == "continue"  # the best counts, not the last
     assert scheduler.decide(trial(9, 0.35, 0.0), 3, 0.4, others) == "stop"
-    behind = [trial(n, 0.9) for n in range(5)]  # they have not come so far yet
+    behind = board_of(scheduler, [trial(n, 0.9) for n in range(5)])  # they have not come so far yet
     assert scheduler.decide(trial(9, 0.1), 2, 0.1, behind) == "continue"
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_without_a_rung_nothing_is_stopped_and_the_plan_says_so(name: str) -> None:
     scheduler = make_scheduler(name, 3, 3, 3, 0)
-    others = [trial(n, 0.9, 0.9, 0.9) for n in range(9)]
+    others = board_of(scheduler, [trial(n, 0.9, 0.9, 0.9) for n in range(9)])
     assert scheduler.decide(trial(9, 0.1), 2, 0.1, others) == "continue"
     assert scheduler.survivors() == ()
     assert scheduler.words() == "no early stopping"

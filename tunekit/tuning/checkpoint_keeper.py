@@ -60,8 +60,7 @@ class CheckpointKeeper:
 
     def best_trials(self) -> list[Trial]:
         """The first trials of the best recipes that have a result, best first, at most `keep`."""
-        ranked = [trial for trial in self._history.ranked() if trial.repeat_of is None]
-        return [trial for trial in ranked if trial.best is not None][: self._keep]
+        return self._history.leaders(self._keep)
 
     def _tidy(self, ended: Trial) -> None:
         files = self._paths.trial(ended.id)

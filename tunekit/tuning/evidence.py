@@ -64,16 +64,22 @@ def evidence_of(
         max_epochs: of that search.
         params_of: a trial's params in the space that is sampled from, or None to leave it out.
     """
-    epochs = (*rungs, max_epochs)
-    values = {epoch: values_at(epoch, history.recipes, rungs, max_epochs) for epoch in epochs}
     trials = (
-        Observation(
-            params, {e: values[e][trial.id] for e in epochs if trial.id in values[e]}, trial.unfinished
-        )
+        observe(trial, params, rungs, max_epochs)
         for trial in history.recipes
         if (params := params_of(trial)) is not None
     )
-    return Evidence(tuple(trials), epochs)
+    return Evidence(tuple(trials), (*rungs, max_epochs))
+
+
+def observe(trial: Trial, params: Params, rungs: Sequence[int], max_epochs: int) -> Observation:
+    """What a sampler may know of one trial, which has these params in the space."""
+    values = {
+        epoch: value
+        for epoch in (*rungs, max_epochs)
+        for value in values_at(epoch, [trial], rungs, max_epochs).values()
+    }
+    return Observation(params, values, trial.unfinished)
 
 
 def with_failures_worst(values: Sequence[float]) -> NDArray[np.float64]:

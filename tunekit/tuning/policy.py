@@ -17,7 +17,7 @@ from tunekit.errors import SearchError, nearest
 from tunekit.history import Event, History, Trial
 from tunekit.recipe import Recipe, Value
 from tunekit.space import Baseline, Params, SearchSpace
-from tunekit.tuning.evidence import EarlierSearch, Evidence, evidence_of
+from tunekit.tuning.evidence import EarlierSearch, Evidence, Observation, observe
 from tunekit.tuning.proposals import SAMPLERS as SAMPLERS
 from tunekit.tuning.proposals import propose
 from tunekit.tuning.samplers import suggest_random
@@ -94,7 +94,14 @@ class SearchPolicy(TrialPolicy):
         self._earlier = tuple(earlier)
         self._repeats = repeats
         self._seed = seed
-        self._tried: set[_Key] = set().union(*map(self._tried_by, self._trials()))
+        self._tried: set[_Key] = set().union(*map(self._tried_by, history.trials.values()))
+        self._untried = space.every()
+        self._next_untried: Params | None = next(self._untried, None)
+        self._board = self.scheduler.board()
+        self._observed: dict[int, Observation] = {}
+        for event in history.events:
+            self._see(event)
+        history.subscribe(self._see)
 
     def has_next(self, samples: int) -> bool:
         """Whether there is a trial to run now, in a search of `samples` trials (repeats come on top)."""
@@ -107,7 +114,7 @@ class SearchPolicy(TrialPolicy):
 
     def has_ended(self, samples: int) -> bool:
         """Whether no trial runs and none can follow: `samples` were suggested, or the space has no more."""
-        return not any(trial.unfinished for trial in self._trials()) and not self.has_next(samples)
+        return not self.history.running and not self.has_next(samples)
 
     def next(self, samples: float = math.inf) -> Suggestion:
         """The trial to run next, in a search of `samples` trials (repeats come on top).
@@ -149,7 +156,7 @@ class SearchPolicy(TrialPolicy):
 
     def stop_paused(self) -> None:
         """The search has ended: no paused trial will go on."""
-        for trial in self._trials():
+        for trial in self.history.trials.values():
             if trial.status == "paused":
                 self.history.append(Event("stop", trial.id, epoch=trial.rung))
 
@@ -167,27 +174,26 @@ class SearchPolicy(TrialPolicy):
             return "stop", Event("complete", trial.id)
         if trial.in_full:
             return "continue", None
-        others = (other for other in self.history.recipes if other is not trial)
-        decision = self.scheduler.decide(trial, epoch, value, others)
+        decision = self.scheduler.decide(trial, epoch, value, self._board)
         return decision, None if decision == "continue" else Event(decision, trial.id, epoch=epoch)
 
     def _promoted(self) -> int | None:
-        return self.scheduler.promotion(self.history.recipes)
+        return self.scheduler.promotion(self._board)
 
     def _stop_hopeless(self, samples: float) -> None:
         if samples == math.inf:
             return
-        to_come = max(0, int(samples) - len(self.history.recipes))
         leader = self.history.best()
-        for trial in self.scheduler.hopeless(self.history.recipes, to_come):
+        for number in self.scheduler.hopeless(self._board, int(samples)):
+            trial = self.history.trials[number]
             if trial is not leader:  # who may yet go on when all others have ended
-                self.history.append(Event("stop", trial.id, epoch=trial.rung))
+                self.history.append(Event("stop", number, epoch=trial.rung))
 
     def _paused_leader(self) -> Trial | None:
         """The best trial of all, if it is paused and nothing runs that might still be better."""
         leader = self.history.best()
         waits = leader is not None and leader.status == "paused"
-        return leader if waits and not any(trial.unfinished for trial in self._trials()) else None
+        return leader if waits and not self.history.running else None
 
     def _to_repeat(self) -> Trial | None:
         """The first recipe that trained to its end and was not trained often enough."""
@@ -211,7 +217,9 @@ class SearchPolicy(TrialPolicy):
 
     def _exhausted(self) -> bool:
         """Whether every recipe that the space can propose was tried."""
-        return all(_key(params) in self._tried for params in self.space.every())
+        while self._next_untried is not None and _key(self._next_untried) in self._tried:
+            self._next_untried = next(self._untried, None)
+        return self._next_untried is None
 
     def _propose_new(self, trial_id: int) -> Params:
         """A proposal that no earlier trial had: the sampler's, a random one, or any that is left."""
@@ -239,9 +247,16 @@ class SearchPolicy(TrialPolicy):
 
     def evidence(self) -> Evidence:
         """What the sampler may know: baselines outside of the space and repeats teach it nothing."""
-        return evidence_of(
-            self.history, self.rungs, self.max_epochs, lambda trial: params_in_space(self.space, trial)
-        )
+        return Evidence(tuple(self._observed.values()), (*self.rungs, self.max_epochs))
+
+    def _see(self, event: Event) -> None:
+        """Keep up with the history: what follows from one more event of it."""
+        trial = self.history.trials[event.trial]
+        if trial.repeat_of is None:
+            self._board.see(event, trial)
+            params = params_in_space(self.space, trial)
+            if params is not None:
+                self._observed[trial.id] = observe(trial, params, self.rungs, self.max_epochs)
 
 
 def policy_of(

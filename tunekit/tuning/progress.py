@@ -73,6 +73,7 @@ class PlainView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._watched: Watched | None = None
+        self._paused: set[int] = set()
 
     def say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -84,6 +85,10 @@ class PlainView:
     def event(self, event: Event) -> None:
         if event.kind not in _ENDS or self._watched is None:
             return
+        if event.kind == "pause":
+            self._paused.add(event.trial)
+        elif event.kind == "stop" and event.trial in self._paused:
+            return  # it waited where it was shown, and nothing else was trained since
         elapsed = duration(time.monotonic() - self._started)
         history = self._watched.history
         ended = sum(not other.unfinished for other in history.recipes)

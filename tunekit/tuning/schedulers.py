@@ -13,7 +13,7 @@ Larger values are better. A recipe that failed counts as -inf where it would hav
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 
 from tunekit.history import Trial
+from tunekit.tuning.board import Board
 
 Decision = Literal["continue", "pause", "stop"]
 
@@ -55,26 +56,6 @@ def survives(value: float, earlier: Sequence[float], reduction_factor: int) -> b
     worst = min([v for v in earlier if v > -np.inf], default=value)
     finite = np.maximum(earlier, min(worst, value))
     return bool(value >= np.quantile(finite, 1 - 1 / reduction_factor))
-
-
-def promotable(values: Mapping[int, float], paused: Collection[int], reduction_factor: int) -> int | None:
-    """The trial that a rung of the promotion variant sends on, if there is one.
-
-    Args:
-        values: of every trial that reached the rung, wherever it is now, by trial; -inf for a recipe
-            that failed on its way.
-        paused: the trials that wait at this rung: those of `values` that were not promoted yet.
-        reduction_factor: one in so many is promoted.
-    Returns:
-        The best waiting trial among the top floor(n / factor) of all n; the earliest of equals.
-    """
-    top = ranked(values)[: len(values) // reduction_factor]
-    return next((trial for trial in top if trial in paused), None)
-
-
-def ranked(values: Mapping[int, float]) -> list[int]:
-    """The trials of a rung, best first; the earliest of equals."""
-    return sorted(values, key=lambda trial: (-values[trial], trial))
 
 
 def bracket_shares(brackets: int, reduction_factor: int) -> tuple[float, ...]:
@@ -130,27 +111,35 @@ class Scheduler:
     reduction_factor: int
     seed: int
 
-    def decide(self, trial: Trial, epoch: int, value: float, others: Iterable[Trial]) -> Decision:
+    def board(self) -> Board:
+        """An empty board for what this scheduler decides from."""
+        return Board(self.rungs, self.rungs_of)
+
+    def rungs_of(self, trial: int) -> tuple[int, ...]:
+        """The rungs of one trial; those with the same ones are compared."""
+        return self.rungs
+
+    def decide(self, trial: Trial, epoch: int, value: float, board: Board) -> Decision:
         """How a trial goes on.
 
         Args:
             trial: as it was before this result; one that may end early.
             epoch: just finished, below `max_epochs`.
             value: at that epoch.
-            others: every other trial; no recipe twice.
+            board: as it was before this result.
         """
         return "continue"
 
-    def promotion(self, trials: Sequence[Trial]) -> int | None:
+    def promotion(self, board: Board) -> int | None:
         """The paused trial that is to go on now, if there is one."""
         return None
 
-    def hopeless(self, trials: Sequence[Trial], to_come: int) -> list[Trial]:
+    def hopeless(self, board: Board, trials: int) -> list[int]:
         """The paused trials that can never go on, whatever the others will be worth.
 
         Args:
-            trials: all of the search; no recipe twice.
-            to_come: how many more may still be proposed.
+            board: of the search.
+            trials: of the whole search, those to come among them.
         """
         return []
 
@@ -174,17 +163,15 @@ class Scheduler:
 class Asha(Scheduler):
     """Stops a trial at a rung unless it is among the best there so far."""
 
-    def decide(self, trial: Trial, epoch: int, value: float, others: Iterable[Trial]) -> Decision:
-        rungs = self.rungs_of(trial.id)
-        if epoch not in rungs:
+    def decide(self, trial: Trial, epoch: int, value: float, board: Board) -> Decision:
+        if epoch not in self.rungs_of(trial.id):
             return "continue"
-        peers = (other for other in others if self.rungs_of(other.id) == rungs)
-        earlier = values_at(epoch, peers, rungs, self.max_epochs)
-        return "continue" if survives(value, list(earlier.values()), self.reduction_factor) else "stop"
+        earlier = self._comparable(trial.id, board.rung(epoch).values)
+        return "continue" if survives(value, earlier, self.reduction_factor) else "stop"
 
-    def rungs_of(self, trial: int) -> tuple[int, ...]:
-        """The rungs of one trial; those with the same ones are compared."""
-        return self.rungs
+    def _comparable(self, trial: int, values: Mapping[int, float]) -> list[float]:
+        """Of the values at a rung, those that the trial is compared with."""
+        return list(values.values())
 
     def next_comparison(self, trial: Trial) -> int:
         return _next(self.rungs_of(trial.id), trial.epoch + 1, self.max_epochs)
@@ -202,39 +189,24 @@ class AshaPromotion(Asha):
     A trial that would be sent on at once does not pause: the same trials train, and no worker starts anew.
     """
 
-    def decide(self, trial: Trial, epoch: int, value: float, others: Iterable[Trial]) -> Decision:
+    def decide(self, trial: Trial, epoch: int, value: float, board: Board) -> Decision:
         if epoch not in self.rungs:
             return "continue"
-        everyone = list(others)
-        values = {**values_at(epoch, everyone, self.rungs, self.max_epochs), trial.id: value}
-        waiting = {*self._paused_at(epoch, everyone), trial.id}
-        return "continue" if promotable(values, waiting, self.reduction_factor) == trial.id else "pause"
+        goes_on = board.rung(epoch).would_be_promotable(trial.id, value, self.reduction_factor)
+        return "continue" if goes_on else "pause"
 
-    def promotion(self, trials: Sequence[Trial]) -> int | None:
+    def promotion(self, board: Board) -> int | None:
         """From the highest rung that has one to promote."""
-        for rung in reversed(self.rungs):
-            values = values_at(rung, trials, self.rungs, self.max_epochs)
-            found = promotable(values, self._paused_at(rung, trials), self.reduction_factor)
-            if found is not None:
-                return found
-        return None
+        waiting = (board.rung(rung).promotable(self.reduction_factor) for rung in reversed(self.rungs))
+        return next((trial for trial in waiting if trial is not None), None)
 
-    def hopeless(self, trials: Sequence[Trial], to_come: int) -> list[Trial]:
-        """Those behind the last place that is promoted even if all that can still reach the rung do."""
-        found: list[Trial] = []
-        for rung in self.rungs:
-            values = values_at(rung, trials, self.rungs, self.max_epochs)
-            over = sum(trial.over and trial.id not in values for trial in trials)
-            places = (len(trials) + to_come - over) // self.reduction_factor
-            behind = set(ranked(values)[places:]) & self._paused_at(rung, trials)
-            found += [trial for trial in trials if trial.id in behind]
-        return found
+    def hopeless(self, board: Board, trials: int) -> list[int]:
+        return [
+            trial for rung in self.rungs for trial in board.rung(rung).hopeless(trials, self.reduction_factor)
+        ]
 
     def most_paused(self, trials: int) -> int:
         return sum(trials // self.reduction_factor**n for n in range(1, len(self.rungs) + 1))
-
-    def _paused_at(self, rung: int, trials: Iterable[Trial]) -> set[int]:
-        return {trial.id for trial in trials if trial.status == "paused" and trial.rung == rung}
 
     def words(self) -> str:
         if not self.rungs:
@@ -247,6 +219,10 @@ class Hyperband(Asha):
 
     def rungs_of(self, trial: int) -> tuple[int, ...]:
         return self.rungs[bracket_of(self.seed, trial, self._shares) :]
+
+    def _comparable(self, trial: int, values: Mapping[int, float]) -> list[float]:
+        own = self.rungs_of(trial)
+        return [value for other, value in values.items() if self.rungs_of(other) == own]
 
     @property
     def _shares(self) -> tuple[float, ...]:
@@ -278,11 +254,13 @@ class MedianRule(Scheduler):
     def _grace(self) -> int:
         return self.rungs[0] if self.rungs else self.max_epochs
 
-    def decide(self, trial: Trial, epoch: int, value: float, others: Iterable[Trial]) -> Decision:
+    def decide(self, trial: Trial, epoch: int, value: float, board: Board) -> Decision:
         if epoch < self._grace:
             return "continue"
         best = max(value, trial.best.value if trial.best else value)
-        averages = [average for other in others if (average := _average_to(epoch, other)) is not None]
+        averages = [
+            average for other in board.others(trial) if (average := _average_to(epoch, other)) is not None
+        ]
         return "stop" if below_median(best, averages) else "continue"
 
     def next_comparison(self, trial: Trial) -> int:

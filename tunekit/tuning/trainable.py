@@ -25,7 +25,7 @@ class RecipeTrainable(Trainable):  # type: ignore[misc]
         self._run: TrialRun | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        from tunekit.tuning.trial_run import release_memory
+        from tunekit.training.memory import release_memory
 
         self._run = None
         release_memory()

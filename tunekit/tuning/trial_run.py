@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split
-from tunekit.errors import RecipeError, RecipeFailure
+from tunekit.errors import OutOfMemoryFailure, RecipeError, RecipeFailure
 from tunekit.paths import TrialPaths
 from tunekit.recipe import Recipe
 from tunekit.training.build import build_training
 from tunekit.training.checkpoint import load_checkpoint, save_best, save_checkpoint
 from tunekit.training.device import pick_device, set_threads
 from tunekit.training.loop import EpochResult, Training
+from tunekit.training.memory import memory_failures, release_memory
 from tunekit.tuning.assignment import Assignment
 
 
 class TrialRun:
     """A trial on a worker: goes on from its checkpoint, saves after each epoch, gives one result a step.
 
-    The training is built in the first step: a network that cannot be built is a result too.
+    The training is built in the first step: a network that cannot be built is a result too. When one that
+    was built runs out of memory and the assignment says "retry", it is built again with twice as many
+    micro-batches, from its last checkpoint.
     """
 
     def __init__(self, assignment: Assignment) -> None:
@@ -45,16 +45,37 @@ class TrialRun:
 
     def _run(self) -> Iterator[EpochResult]:
         pack = Pack.open(Path(self._assignment.pack))
-        training = self._build(pack)
-        # Epochs that were trained and saved but whose result a crash kept from the driver.
-        yield from training.results[self._assignment.reported :]
-        for result in training.run():
-            if self._assignment.keep_last or result is best_result(training):
-                save_best(self._paths.best, training.judged, _description(training, pack))
-            save_checkpoint(self._paths.last, training.state())
-            yield result
+        micro_batches = 1
+        while micro_batches:
+            micro_batches = yield from self._train(pack, micro_batches)
+            release_memory()
 
-    def _build(self, pack: Pack) -> Training:
+    def _train(self, pack: Pack, micro_batches: int) -> Generator[EpochResult, None, int]:
+        """Train as far as memory allows; returns with how many micro-batches to go on, or 0 at the end."""
+        training = self._build(pack, micro_batches)
+        try:
+            # Epochs that were trained and saved but whose result a crash kept from the driver.
+            yield from training.results[self._epoch :]
+            for result in training.run():
+                self._save(training, pack)
+                yield result
+        except OutOfMemoryFailure as failure:
+            if self._assignment.on_oom == "fail":
+                raise
+            if not training.can_take_less_memory:
+                smallest = f"even with micro-batches of {training.images_at_once} images"
+                raise OutOfMemoryFailure(f"{failure}, {smallest}") from None
+            return 2 * training.micro_batches
+        return 0
+
+    @memory_failures("while it was saved")
+    def _save(self, training: Training, pack: Pack) -> None:
+        if self._assignment.keep_last or training.results[-1] is best_result(training):
+            save_best(self._paths.best, training.judged, _description(training, pack))
+        save_checkpoint(self._paths.last, training.state())
+
+    @memory_failures("while the training was built")
+    def _build(self, pack: Pack, micro_batches: int) -> Training:
         assignment = self._assignment
         set_threads(assignment.cpus)
         training = build_training(
@@ -65,6 +86,7 @@ class TrialRun:
             assignment.seed,
             pick_device(assignment.gpus),
             Path(assignment.weights) if assignment.weights else None,
+            micro_batches,
         )
         state = load_checkpoint(self._paths.last)
         if state is not None:
@@ -89,10 +111,3 @@ def _description(training: Training, pack: Pack) -> dict[str, Any]:
 def best_result(training: Training) -> EpochResult:
     """The first epoch with the highest validation accuracy."""
     return max(training.results, key=lambda result: (result.val_accuracy, -result.epoch))
-
-
-def release_memory() -> None:
-    """Give back what the last trial of this process held, on the GPU too."""
-    gc.collect()
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.empty_cache()
