@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,16 @@ class SpaceEncoding:
 
     def encode(self, params: Params) -> Rows:
         """One row, shape (parameters,)."""
-        return np.array([_unit(p, params[p.name]) if p.name in params else np.nan for p in self._parameters])
+        row: Rows = self.encode_all([params])[0]
+        return row
+
+    def encode_all(self, params: Sequence[Params]) -> Rows:
+        """A row for each, shape (n, parameters)."""
+        rows = np.full((len(params), len(self._parameters)), np.nan)
+        for column, parameter in enumerate(self._parameters):
+            active = [place for place, one in enumerate(params) if parameter.name in one]
+            rows[active, column] = _units(parameter, [params[place][parameter.name] for place in active])
+        return rows
 
     def decode(self, row: Rows) -> dict[str, Value]:
         """The params of a row: legal values, on the grid where a range has steps, active keys alone."""
@@ -84,12 +94,13 @@ class SpaceEncoding:
         return np.array(holds)[place]
 
 
-def _unit(parameter: Parameter, value: Value) -> float:
+def _units(parameter: Parameter, values: Sequence[Value]) -> Rows:
     if parameter.choices:
-        return float(parameter.choices.index(value))
+        return np.array([parameter.choices.index(value) for value in values], dtype=np.float64)
     low, high = _ends(parameter)
-    assert not isinstance(value, str)
-    return ((math.log(value) if parameter.log else value) - low) / (high - low)
+    numbers = np.array(values, dtype=np.float64)
+    units: Rows = ((np.log(numbers) if parameter.log else numbers) - low) / (high - low)
+    return units
 
 
 def _value(parameter: Parameter, unit: float) -> Value:

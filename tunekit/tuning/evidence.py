@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,3 +89,11 @@ def with_failures_worst(values: Sequence[float]) -> NDArray[np.float64]:
     finite = array[np.isfinite(array)]
     replaced: NDArray[np.float64] = np.maximum(array, finite.min() - _LITTLE if len(finite) else 0.0)
     return replaced
+
+
+def telling(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """Places of at most `count` values: the best, where precision counts, and an even part of the rest."""
+    best_first = np.argsort(-values, kind="stable")
+    half = count // 2
+    stride = max(1, math.ceil((len(values) - half) / half))
+    return np.append(best_first[:half], best_first[half:][::stride])

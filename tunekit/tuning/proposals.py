@@ -8,7 +8,7 @@ import numpy as np
 
 from tunekit.recipe import Value
 from tunekit.space import Params, SearchSpace
-from tunekit.tuning.evidence import Evidence, with_failures_worst
+from tunekit.tuning.evidence import Evidence, telling, with_failures_worst
 from tunekit.tuning.rung_model import suggest_by_model
 from tunekit.tuning.samplers import suggest_random, suggest_tpe
 
@@ -21,6 +21,7 @@ random      an even draw
 
 _RANDOM_SHARE = {"portfolio": 0.1, "rung-tpe": 0.1, "random": 1.0}  # no part of the space is given up
 _MODEL_SHARE = {"portfolio": 0.7, "rung-tpe": 0.0, "random": 0.0}
+_LEARNS_FROM = 500  # trials of a rung at most: what TPE costs grows with their number
 _ENOUGH_FOR_TPE = 16  # trials with a value at a rung
 _ENOUGH_FOR_A_MODEL = 12  # trials with a value at the first rung
 _ENOUGH_AFTER_ANOTHER = 3  # the same, when an earlier search has taught the model
@@ -64,7 +65,8 @@ def _fitting_rung(evidence: Evidence) -> int | None:
 
 
 def _observed(evidence: Evidence, rung: int) -> list[tuple[Params, float]]:
-    """Params and value of every trial at the rung; recipes that failed on the way to it as the worst."""
+    """Params and value of the telling trials at the rung; what failed on the way to it as the worst."""
     trials = [trial for trial in evidence.trials if rung in trial.values or trial.failed_by(rung)]
     values = with_failures_worst([-np.inf if t.failed_by(rung) else t.values[rung] for t in trials])
-    return [(trial.params, float(value)) for trial, value in zip(trials, values, strict=True)]
+    chosen = sorted(telling(values, _LEARNS_FROM)) if len(trials) > _LEARNS_FROM else range(len(trials))
+    return [(trials[place].params, float(values[place])) for place in chosen]

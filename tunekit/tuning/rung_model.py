@@ -11,7 +11,6 @@ by one. A model of an earlier search can stand before the first rung, in just th
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -24,7 +23,7 @@ from threadpoolctl import ThreadpoolController
 from tunekit.recipe import Value
 from tunekit.space import SearchSpace
 from tunekit.tuning.encoding import Rows, SpaceEncoding
-from tunekit.tuning.evidence import Evidence, Observation, with_failures_worst
+from tunekit.tuning.evidence import Evidence, Observation, telling, with_failures_worst
 from tunekit.tuning.gaussian_process import Array, GaussianProcess, Hyperparameters, fit_hyperparameters
 
 _ENOUGH_AT_A_RUNG = 4
@@ -60,7 +59,7 @@ def suggest_by_model(
         model = RungModel(encoding, evidence, model)
         pending = evidence.pending(evidence.epochs[0])
         if pending:
-            model.believe(np.array([encoding.encode(params) for params in pending]))
+            model.believe(encoding.encode_all(pending))
         return encoding.decode(_most_promising(encoding, model, np.random.default_rng(seed)))
 
 
@@ -82,21 +81,20 @@ class RungModel:
         """
         self._choice = encoding.choice
         self._layers: list[_Layer] = list(earlier._layers) if earlier else []
-        self.rows: list[Rows] = []  # of the trials at each rung of this search
+        self.rows: list[Rows] = []  # of the trials at each rung of this search, of many the telling ones
         for before, rung in zip((None, *evidence.epochs), evidence.epochs, strict=False):
             seen = evidence.at(rung)
             if len(seen) < (_ENOUGH_AT_A_RUNG if before else 1):
                 break
-            rows = np.array([encoding.encode(trial.params) for trial in seen])
+            rows = encoding.encode_all([trial.params for trial in seen])
             below: _Below | None = None
             if before:
                 below = _Below(_values(seen, before), _Scale.of(_values(evidence.at(before), before)))
             elif earlier:
                 below = _Below(self.predict(rows)[0], None)
-            self.rows.append(rows)
-            self._layers.append(
-                _layer(_without_nan(rows, self._choice), below, _values(seen, rung), self._choice)
-            )
+            values = _values(seen, rung)
+            self.rows.append(rows[telling(values, _LEARNS_FROM)])
+            self._layers.append(_layer(_without_nan(rows, self._choice), below, values, self._choice))
 
     def predict(self, rows: Rows) -> tuple[Array, Array]:
         """Mean and standard deviation at the highest rung, each of shape (n,); larger is better."""
@@ -190,18 +188,10 @@ class _Layer:
 
 def _layer(rows: Array, below: _Below | None, values: Array, choice: NDArray[np.bool_]) -> _Layer:
     targets = _Targets.of(values, below)
-    used = _telling(values, _LEARNS_FROM)
+    used = telling(values, _LEARNS_FROM)
     fitted = _hyperparameters(rows, below, values, choice)
     process = GaussianProcess(rows[used], targets.normalised[used], choice, fitted)
     return _Layer(process, targets.rho, targets.shift, targets.spread)
-
-
-def _telling(values: Array, count: int) -> NDArray[np.intp]:
-    """Places of at most `count` values: the best, where precision counts, and an even part of the rest."""
-    best_first = np.argsort(-values, kind="stable")
-    half = count // 2
-    stride = max(1, math.ceil((len(values) - half) / half))
-    return np.append(best_first[:half], best_first[half:][::stride])
 
 
 def _slope(x: Array, y: Array) -> float:
@@ -221,7 +211,7 @@ def _hyperparameters(
     """Found anew each time the number of trials has grown by half, from those that there were then."""
     count = _last_fit(len(values))
     targets = _Targets.of(values[:count], below.first(count) if below else None).normalised
-    used = _telling(values[:count], _FITTED_ON)
+    used = telling(values[:count], _FITTED_ON)
     return _fit_once(rows[used].tobytes(), targets[used].tobytes(), choice.tobytes())
 
 
