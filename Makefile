@@ -4,7 +4,7 @@ UV_VERSION = 0.13.8
 BIN = .venv/bin
 READY = .venv/.ready
 
-.PHONY: search test check format bench-policy lock clean
+.PHONY: search test check format bench-policy chaos fuzz audit lock clean
 
 search: $(READY)  ## a small search on real images: 8x8 digits, no network, no GPU
 	$(BIN)/tunekit search digits --space resnet --samples 20 --epochs 18
@@ -29,6 +29,16 @@ format: $(READY)
 bench-policy: $(READY)  ## how soon each policy finds a good recipe, in recorded learning curves; goes on where it was
 	$(BIN)/python -m tests.benchmarks.policy
 	$(BIN)/python -m tests.benchmarks.policy --smooth
+
+chaos: $(READY)  ## faults of every kind in the middle of a search, on real images (TUNEKIT_TEST_DATA)
+	$(BIN)/python -m tests.chaos
+
+fuzz: $(READY)  ## damaged files for every reader of foreign bytes; not on macOS
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group fuzz
+	$(BIN)/python -m tests.fuzz --seconds 20
+
+audit: $(READY)  ## known weaknesses of the pinned packages; needs a network
+	$(BIN)/uvx pip-audit --strict --disable-pip --no-deps -r requirements.lock
 
 lock: $(READY)  ## pinned with hashes, for Linux and macOS and Python 3.11 to 3.13, without addresses
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \

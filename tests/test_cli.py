@@ -91,93 +91,6 @@ SEARCH = ("search", "digits", "--space", "resnet")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (("serch",), 2, "no command 'serch' (did you mean 'search'?)"),
-        (("search", "digits"), 2, "Missing option '--space'"),
-        (("search", "digit", "--space", "resnet"), 1, "did you mean 'digits'?"),
-        (("search", "digits", "--space", "resnt"), 1, "did you mean 'resnet'?"),
-        (("search", "digits", "--space", "broken.toml"), 1, "broken.toml: is not TOML"),
-        (("search", "digits", "--space", "unknown_key.toml"), 1, "did you mean 'optim.lr'?"),
-        (("search", "digits", "--space", "range.toml"), 1, "range.toml: optim.lr: low must be below high"),
-        ((*SEARCH, "--samples", "0"), 1, "--samples must be at least 1, but got 0"),
-        ((*SEARCH, "--samples", "many"), 2, "Invalid value for '--samples'"),
-        ((*SEARCH, "--epochs", "0"), 1, "--epochs must be at least 1, but got 0"),
-        ((*SEARCH, "--grace-period", "0"), 1, "grace_period must be at least 1"),
-        ((*SEARCH, "--reduction-factor", "1"), 1, "reduction_factor must be at least 2"),
-        ((*SEARCH, "--repeats", "0"), 1, "--repeats must be at least 1, but got 0"),
-        ((*SEARCH, "--scheduler", "pbt"), 2, "'pbt' is not one of 'asha-promotion', 'asha', 'hyperband'"),
-        ((*SEARCH, "--sampler", "tpe"), 2, "'tpe' is not one of 'portfolio', 'rung-tpe', 'random'"),
-        ((*SEARCH, "--val-fraction", "1.5"), 1, "--val-fraction must be between 0 and 1"),
-        ((*SEARCH, "--train-limit", "5"), 1, "5"),
-        ((*SEARCH, "--train-limit", "999999"), 1, "999999"),
-        ((*SEARCH, "--image-size", "32"), 1, "digits"),
-        ((*SEARCH, "--set", "optim.lrr=1"), 1, "did you mean 'optim.lr'?"),
-        ((*SEARCH, "--set", "optim.lr=-1"), 1, "optim.lr must be 1e-07 to 10, but got -1"),
-        ((*SEARCH, "--set", "optim.lr"), 1, "--set takes key=value"),
-        ((*SEARCH, "--name", "../away"), 1, "a search name must be letters"),
-        ((*SEARCH, "--name", "a" * 300), 1, "at most 100 characters"),
-        ((*SEARCH, "--gpus-per-trial", "64"), 1, "--gpus-per-trial 64: there"),
-        ((*SEARCH, "--cpus-per-trial", "4096"), 1, "--cpus-per-trial 4096: there are"),
-        ((*SEARCH, "--cpus-per-trial", "-1"), 1, "--cpus-per-trial must not be negative"),
-        ((*SEARCH, "--keep-checkpoints", "0"), 1, "--keep-checkpoints must be at least 1"),
-        ((*SEARCH, "--time-budget", "soon"), 2, "must be a time above 0"),
-        ((*SEARCH, "--time-budget", "0m"), 2, "must be a time above 0"),
-        ((*SEARCH, "--results-dir", "file"), 2, "is a file"),
-        ((*SEARCH, "--results-dir", "file/below"), 1, "cannot be written"),
-        ((*SEARCH, "--tracking-uri", "http://127.0.0.1:9"), 1, "does not answer"),
-        ((*SEARCH, "--tracking-uri", "ftp://x"), 1, "ftp"),
-        (
-            (*SEARCH, "--set", "init=pretrained"),
-            1,
-            "init = 'pretrained' needs a model with published weights",
-        ),
-        ((*SEARCH, "--set", "init=search:none"), 1, "no search called 'none' in"),
-        ((*SEARCH, "--set", "init=file:none.pt"), 1, "none.pt"),
-        ((*SEARCH, "--set", "model.name=timm:resnet1"), 1, "did you mean 'resnet1"),
-        (("search", "digits", "--space", "convnext"), 1, "at least 16 px, but the images have 8"),
-        (("search", "digits", "--space", "plain.toml", "--baselines"), 1, "plain.toml has none"),
-        (("search", "digits", "--space", "row.toml"), 1, "did you mean 'B-mnist-vgg1"),
-        (("baseline", "B-mnist-vgg"), 1, "no baseline called 'B-mnist-vgg' in the shipped spaces"),
-        (("baseline", "B-mnist-vgg16", "--space", "resnet"), 1, "'B-mnist-vgg16' in resnet"),
-        (("baseline", "B-mnist-vgg16", "--epochs", "0"), 1, "--epochs must be at least 1, but got 0"),
-        (("choices",), 1, "no search in results"),
-        (("choices", "nothing"), 1, "no search called 'nothing'"),
-        (("resume",), 1, "no search in results: start one"),
-        (("resume", "nothing"), 1, "no search called 'nothing'"),
-        (("best",), 1, "no search in results"),
-        (("best", "../away"), 1, "a search name must be letters"),
-        (("trials", "nothing"), 1, "no search called 'nothing'"),
-        (("spaces", "show", "resnt"), 1, "did you mean 'resnet'?"),
-        (("spaces", "check", "nothing.toml"), 1, "no search space called 'nothing.toml'"),
-        (("datasets", "prepare", "cifar"), 1, "did you mean 'cifar"),
-        (("datasets", "prepare", "empty"), 1, "empty"),
-        (("ui",), 1, "nothing recorded in"),
-        (("ui", "--port", "70000"), 2, "70000 is not in the range"),
-    ],
-    ids=lambda value: " ".join(value)[-60:] if isinstance(value, tuple) else None,
-)
-def test_a_mistake_gets_one_line_and_leaves_nothing(
-    arguments: tuple[str, ...], code: int, message: str, run: Callable[..., Result], tmp_path: Path
-) -> None:
-    (tmp_path / "broken.toml").write_text("[space\n")
-    (tmp_path / "unknown_key.toml").write_text('[space]\n"optim.lrr" = { low = 0.1, high = 1.0 }\n')
-    (tmp_path / "range.toml").write_text('[space]\n"optim.lr" = { low = 1.0, high = 0.1 }\n')
-    (tmp_path / "plain.toml").write_text('[space]\n"optim.lr" = { low = 0.1, high = 1.0 }\n')
-    (tmp_path / "row.toml").write_text('baselines = ["B-mnist-vgg61"]\n[space]\n')
-    (tmp_path / "file").write_text("")
-    (tmp_path / "empty").mkdir()
-    before = sorted(tmp_path.rglob("*"))
-    result = run(*arguments)
-    assert (result.exit_code, type(result.exception)) == (code, SystemExit), result.output
-    errors = [line for line in result.output.splitlines() if line.startswith("Error: ")]
-    assert len(errors) == 1
-    assert message in errors[0]
-    assert "Traceback" not in result.output
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("baseline", "A-mnist-vgg16-frozen", "--dataset", "digits"), "no weights of vgg16 from torchvision"),
@@ -309,7 +222,8 @@ def test_what_became_of_the_trials_is_said_with_the_commonest_reason(
             history.append(Event("suggest", trial, params={"optim.lr": trial / 10}))
         history.append(Event("fail", trial, epoch=1, reason=reason))
     history.append(Event("suggest", 5, params={"optim.lr": 0.6}), Event("lose", 5, reason="the node died"))
-    history.append(Event("suggest", 6, params={"optim.lr": 0.7}), Event("pause", 6, epoch=1))
+    history.append(Event("suggest", 6, params={"optim.lr": 0.7}))
+    history.append(Event("result", 6, epoch=1, value=0.1), Event("pause", 6, epoch=1))
     history.append(Event("suggest", 7, params={"optim.lr": 0.5}, repeat_of=1))
     history.append(Event("result", 7, epoch=1, value=0.25), Event("complete", 7))
     history.close()

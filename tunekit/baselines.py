@@ -21,6 +21,8 @@ from tunekit.errors import SpaceError, nearest
 from tunekit.paths import baseline_catalogue
 from tunekit.recipe import Value
 
+_MOST_EPOCHS = 10**6
+
 _FIELDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "name": ("string", (str,)),
     "like": ("string", (str,)),
@@ -119,3 +121,9 @@ def _check_fields(table: Mapping[str, Any]) -> None:
         kind, types = _FIELDS[name]
         if type(value) not in types:
             raise SpaceError(f"{name} must be a {kind}, but got {value!r}")
+    if not (table["name"] and table["name"].isprintable()):
+        raise SpaceError("the name must be words that can be printed")
+    if not 0 <= table.get("reported_accuracy", 0) <= 100:  # also NaN
+        raise SpaceError(f"reported_accuracy must be 0 to 100 (%), but got {table['reported_accuracy']}")
+    if not 1 <= table.get("epochs", 1) <= _MOST_EPOCHS:
+        raise SpaceError(f"epochs must be 1 to {_MOST_EPOCHS:,}, but got {table['epochs']}")

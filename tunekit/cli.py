@@ -643,7 +643,7 @@ def predict(
         _print(rows, as_json, prediction_table)
     problems = [prediction.problem for prediction in found if prediction.problem]
     for problem in problems:
-        click.echo(f"Error: {problem}", err=True)
+        click.echo(f"Error: {_one_line(problem)}", err=True)
     if problems:
         sys.exit(1)
 

@@ -330,22 +330,55 @@ def _read_events(path: Path) -> tuple[list[Event], int]:
     if not path.exists():
         return [], 0
     events: list[Event] = []
+    reached: dict[int, int] = {}  # the last epoch of each trial
     length = 0
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was torn off
         try:
             events.append(_event(json.loads(line)))
-        except (ValueError, TypeError, KeyError) as error:
+            _check_order(events[-1], reached)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise SearchError(f"{path}: line {number} is not an event of a history ({error})") from None
         length += len(line) + 1
     return events, length
+
+
+_FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("trial", "epoch", "repeat_of"), (int,)),
+    **dict.fromkeys(("time", "value"), (int, float)),
+    **dict.fromkeys(("params", "metrics"), (dict,)),
+    **dict.fromkeys(("default", "seen_validation"), (bool,)),
+}
 
 
 def _event(fields: Any) -> Event:
     event = Event(**fields)
     if event.kind != "result" and event.kind not in _STATUS_AFTER:
         raise ValueError(f"unknown kind {event.kind!r}")
+    for name, value in fields.items():
+        if type(value) not in _FIELD_TYPES.get(name, (str,)):
+            raise ValueError(f"{name} cannot be {value!r}")
     return event
+
+
+def _check_order(event: Event, reached: dict[int, int]) -> None:
+    """Check that an event can follow those before it, and take it in."""
+    if event.kind == "suggest":
+        if event.trial in reached or event.params is None:
+            raise ValueError(f"trial {event.trial} has begun before, or has no params")
+        if event.repeat_of is not None and event.repeat_of not in reached:
+            raise ValueError(f"there is no trial {event.repeat_of} to repeat")
+        reached[event.trial] = 0
+    elif event.trial not in reached:
+        raise ValueError(f"trial {event.trial} has not begun")
+    elif event.kind == "result":
+        if event.epoch is None or event.epoch <= reached[event.trial]:
+            raise ValueError(f"epoch {event.epoch} of trial {event.trial} is out of order")
+        if event.value is None or not math.isfinite(event.value):
+            raise ValueError(f"epoch {event.epoch} of trial {event.trial} has no finite value")
+        reached[event.trial] = event.epoch
+    elif event.kind in ("stop", "pause", "fail") and event.epoch is None:
+        raise ValueError(f"{event.kind} of trial {event.trial} has no epoch")
 
 
 def _open_for_append(path: Path) -> FileIO:

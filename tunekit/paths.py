@@ -54,7 +54,12 @@ class SearchPaths:
         return self.folder / "history.jsonl"
 
     def earlier(self, name: str) -> SearchPaths:
-        """Settings, space and history of an earlier search that this one started from."""
+        """Settings, space and history of an earlier search that this one started from.
+
+        Raises:
+            SearchError: if the name could leave the folder.
+        """
+        _check_search_name(name)
         return SearchPaths(self.folder / "earlier" / name)
 
     @property
@@ -158,12 +163,16 @@ def search_paths(results_dir: Path, name: str) -> SearchPaths:
     Raises:
         SearchError: if the name could leave the results folder or does not suit a file name.
     """
+    _check_search_name(name)
+    return SearchPaths(results_dir.resolve() / name)
+
+
+def _check_search_name(name: str) -> None:
     if not _SEARCH_NAME.fullmatch(name):
         raise SearchError(
             "a search name must be letters, digits, '.', '_' or '-', begin with a letter or digit "
             f"and have at most 100 characters, but got {name!r}"
         )
-    return SearchPaths(results_dir.resolve() / name)
 
 
 def list_searches(results_dir: Path) -> list[SearchPaths]:

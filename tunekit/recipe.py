@@ -9,7 +9,6 @@ fidelity at which a recipe is judged.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
@@ -17,6 +16,8 @@ from typing import Any, get_type_hints
 from tunekit.errors import RecipeError, nearest
 
 Value = bool | int | float | str
+
+_TOO_LARGE = 10**300  # no float is much larger
 
 MODELS = (
     "lenet5",
@@ -89,7 +90,8 @@ class Rule:
                 str(value).startswith(prefix) and len(str(value)) > len(prefix) for prefix in self.prefixes
             )
         if self.low is not None and self.high is not None:
-            return math.isfinite(float(value)) and self.low <= float(value) <= self.high
+            assert not isinstance(value, str)
+            return self.low <= value <= self.high  # never for NaN
         return True
 
 
@@ -337,19 +339,25 @@ def check_value(name: str, value: object) -> Value:
         RecipeError: if the key is unknown, the type is wrong or the value breaks its rule.
     """
     key = recipe_key(name)
-    if key.type is float and type(value) is int:
+    if key.type is float and type(value) is int and abs(value) < _TOO_LARGE:
         value = float(value)
     if type(value) is not key.type:
-        raise RecipeError(f"{name} must be a {_type_name(key.type)}, but got {value!r}")
+        raise RecipeError(f"{name} must be a {_type_name(key.type)}, but got {_shown(value)}")
     assert isinstance(value, bool | int | float | str)
     if not key.rule.allows(value):
         hint = nearest(value, key.rule.choices) if isinstance(value, str) and not key.rule.joined else ""
-        raise RecipeError(f"{name} must be {key.rule.text()}, but got {value!r}{hint}")
+        raise RecipeError(f"{name} must be {key.rule.text()}, but got {_shown(value)}{hint}")
     return value
 
 
 def _type_name(kind: type) -> str:
     return {float: "number", int: "whole number", str: "string", bool: "true or false"}[kind]
+
+
+def _shown(value: object) -> str:
+    """Python refuses to write whole numbers of thousands of digits."""
+    too_large = type(value) is int and abs(value) >= _TOO_LARGE
+    return "a number of more than 300 digits" if too_large else repr(value)
 
 
 def describe(recipe: Recipe) -> str:

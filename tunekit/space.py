@@ -266,6 +266,8 @@ class SearchSpace:
         """
         reader = _Reader(source)
         reader.check_names(tables, _TABLES, "table")
+        if not isinstance(tables.get("description", ""), str):
+            raise reader.error("description", f"must be a string, but got {tables['description']!r}")
         space = reader.table(tables, "space")
         fixed = reader.table(tables, "fixed")
         parameters = {name: reader.parameter(name, spec) for name, spec in space.items()}
@@ -274,7 +276,7 @@ class SearchSpace:
             raise reader.error(both[0], "a key is fixed or varies, but this one stands in both tables")
         baselines = reader.baselines(tables)
         ordered = reader.order(parameters, fixed)
-        return cls(ordered, dict(fixed), baselines, str(tables.get("description", "")), source)
+        return cls(ordered, dict(fixed), baselines, tables.get("description", ""), source)
 
     def check_recipe_keys(self) -> SearchSpace:
         """Check that every key is a recipe key and that every end of every range is a legal value.
@@ -351,7 +353,7 @@ class _Reader:
             raise self.error(name, f"choices must be a list that is not empty, but got {choices!r}")
         if not all(isinstance(choice, bool | int | float | str) for choice in choices):
             raise self.error(name, f"choices must be strings, numbers or booleans, but got {choices!r}")
-        if len({(type(choice), choice) for choice in choices}) < len(choices):
+        if len(set(choices)) < len(choices):  # 1 and 1.0 are one
             raise self.error(name, f"choices must differ, but got {list(choices)!r}")
         return tuple(choices)
 
@@ -373,7 +375,7 @@ class _Reader:
             raise self.error(name, f"low and high must be finite, but got {low!r}, {high!r}")
         if log and low <= 0:
             raise self.error(name, f"low must be above 0 on a log scale, but got {low!r}")
-        if step is not None and (type(step) not in (int, float) or not step > 0):
+        if step is not None and (type(step) not in (int, float) or not 0 < step < float("inf")):
             raise self.error(name, f"step must be a number above 0, but got {step!r}")
         if step is not None and log:
             raise self.error(name, "a log scale cannot have a step")
@@ -385,7 +387,8 @@ class _Reader:
         if not isinstance(when, Mapping):
             raise self.error(name, f'when must be {{ "key" = [values] }}, but got {when!r}')
         for key, allowed in when.items():
-            if not isinstance(allowed, list | tuple) or not allowed:
+            values = allowed if isinstance(allowed, list | tuple) else ()
+            if not values or not all(isinstance(value, bool | int | float | str) for value in values):
                 raise self.error(name, f"when {key!r} needs a list of values, but got {allowed!r}")
         return {key: tuple(allowed) for key, allowed in when.items()}
 
@@ -435,6 +438,12 @@ class _Reader:
                 if value not in parameters[key].choices:
                     hint = nearest(str(value), map(str, parameters[key].choices))
                     raise self.error(name, f"when {key!r} = {value!r}, which is none of its choices{hint}")
+        elif key in parameters:
+            for value in allowed:
+                if isinstance(value, str) or not parameters[key].holds(value):
+                    raise self.error(
+                        name, f"when {key!r} = {value!r}, but it lies in {parameters[key].text()}"
+                    )
 
 
 def _shares() -> Iterator[float]:
@@ -451,12 +460,12 @@ def load_space(path: Path) -> SearchSpace:
         SpaceError: if it cannot be read, is not TOML, or breaks a rule.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin with a mark
     except OSError as error:
         raise SpaceError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise SpaceError(f"{path}: is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, 1,000 lists in lists
         raise SpaceError(f"{path}: is not TOML: {error}") from None
     return SearchSpace.from_dict(tables, str(path)).check_recipe_keys()
 
@@ -472,9 +481,11 @@ def parse_assignment(text: str) -> tuple[str, Value]:
     if not equals:
         raise RecipeError(f"--set takes key=value, but got {text!r}")
     try:
-        value: object = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = raw.strip()
+        read = tomllib.loads(f"value = {raw}")
+    except (ValueError, RecursionError):
+        read = {}
+    # More than one key: the text went on after a line break, as no value does.
+    value: object = read["value"] if read.keys() == {"value"} else raw.strip()
     return name, check_value(name, value)
 
 

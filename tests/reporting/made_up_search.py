@@ -65,7 +65,7 @@ def searched(
         name=paths.name,
         dataset="digits",
         space="mine.toml",
-        samples=trials,
+        samples=max(trials, 1),
         epochs=epochs,
         seed=seed,
         data_dir="",

@@ -256,7 +256,7 @@ def test_damaged_or_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
     file.write_bytes(b"not a checkpoint")
     with pytest.raises(TunekitError, match="is not a checkpoint"):
         load_checkpoint(file)
-    torch.save({"format": 3, "path": tmp_path}, file)  # a Path object needs pickle to run code
+    torch.save({"format": 4, "path": tmp_path}, file)  # a Path object needs pickle to run code
     with pytest.raises(TunekitError, match="is not a checkpoint"):
         load_checkpoint(file)
     with pytest.raises(TunekitError, match="no weights"):

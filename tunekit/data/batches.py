@@ -55,7 +55,7 @@ class Batches:
         height, width = images.shape[1:3]
         self._scale = _as_image(1 / (255 * spread), height, width, device)
         self._offset = _as_image(-torch.tensor(mean, dtype=torch.float64) / spread, height, width, device)
-        self._evaluated = max(1, _EVALUATED_PIXELS // (height * width))
+        self._evaluated: int = max(1, _EVALUATED_PIXELS // (height * width))
         on_device = device.type == "cpu" or _fits(images, len(indices), device)
         store = device if on_device else torch.device("cpu")
         self._labels = torch.from_numpy(labels[indices]).to(store)
@@ -69,6 +69,11 @@ class Batches:
     def steps(self) -> int:
         """Training batches in an epoch."""
         return max(1, self._images // self._batch_size) if self._batch_size else 1
+
+    @property
+    def most_parts(self) -> int:
+        """The images of a large batch for evaluation."""
+        return min(self._evaluated, self._images)
 
     def __len__(self) -> int:
         """The images of an epoch (an incomplete last batch is left out); without a batch size, all."""
@@ -85,12 +90,17 @@ class Batches:
         for places in torch.split(order[: len(self)].to(self._rows.device), self._batch_size):
             yield self._augmented(*self._gather(places), augmenting)
 
-    def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images once, in the order of `indices`, not augmented, in large batches."""
+    def in_order(self, parts: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images once, in the order of `indices`, not augmented, in large batches or in parts of such.
+
+        Args:
+            parts: 1 to `most_parts`.
+        """
         assert self._batch_size is None, (
             "evaluation takes batches with batch_size=None: len() is then all images"
         )
-        for places in torch.split(torch.arange(self._images, device=self._rows.device), self._evaluated):
+        at_once = -(-self.most_parts // parts)
+        for places in torch.split(torch.arange(self._images, device=self._rows.device), at_once):
             images, labels = self._gather(places)
             yield self._normalise(images), labels
 

@@ -66,8 +66,8 @@ def open_dataset(
         if image_size is not None:
             raise DataError(f"{name} keeps its own size: an image size is for folders of images")
         return ensure_pack(pack_folder(data_dir, name), lambda: _load_named(name, data_dir))
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    folder = _without_tilde(Path(name))
+    if not (name and folder.is_dir()):
         raise DataError(f"no data set called {name!r}, and no folder there{nearest(name, CATALOGUE)}")
     side = _FOLDER_IMAGE_SIZE if image_size is None else image_size
     if side < 1:
@@ -90,6 +90,13 @@ def dataset_status(data_dir: Path) -> list[dict[str, Any]]:
         {**asdict(info), "shape": list(info.shape), "state": _state(name, data_dir)}
         for name, info in CATALOGUE.items()
     ]
+
+
+def _without_tilde(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # the home of somebody whom this machine does not know
+        return path
 
 
 def _state(name: str, data_dir: Path) -> str:

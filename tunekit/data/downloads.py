@@ -1,14 +1,18 @@
 """The data sets that torchvision downloads: where their files lie, and how they are read.
 
-torchvision takes 3 s to import, so it is imported only when a data set must be packed.
+torchvision takes 3 s to import, so it is imported only when a data set must be packed. It knows the addresses
+and the checksums; the files are read here, since it runs what a pickle of CIFAR says.
 """
 
 from __future__ import annotations
 
 import hashlib
 import http.client
+import math
 import socket
-from collections.abc import Iterator, Mapping
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from tunekit.data.pack import Content, Part
+from tunekit.data.pack import Content, Images, Labels, Part
+from tunekit.data.plain_pickle import read_plain_pickle
 from tunekit.errors import DataAbsentError, DataError
 
 _SECONDS_TO_ANSWER = 10.0
@@ -86,14 +91,17 @@ def load_download(name: str, data_dir: Path) -> Content:
     _check(download, loader, data_dir)
     if not download.is_unpacked(data_dir):
         _fetch(name, download, loader, data_dir)
-    train, test = (loader(data_dir, train=is_train) for is_train in (True, False))
-    part = _part(train)
+    read = _read_cifar if loader.__name__.startswith("CIFAR") else _read_idx
+    classes, train, test = read(loader, download.unpacked(data_dir))
+    height, width, channels = train[0].shape[1:]
+    if test[0].shape[1:] != (height, width, channels):
+        raise _damaged(data_dir / download.folder, "train and test have images of two sizes")
     return Content(
         name=name,
-        classes=tuple(train.classes),
-        shape=_with_channels(train.data).shape[1:],
-        train=part,
-        test=_part(test),
+        classes=classes,
+        shape=(height, width, channels),
+        train=Part.of(*train),
+        test=Part.of(*test),
         source=f"torchvision {download.loader}",
         source_checksum=_checksum(download.unpacked(data_dir)),
     )
@@ -110,7 +118,7 @@ def _check(download: Download, loader: Any, data_dir: Path) -> None:
         size = download.files.get(path.name)
         md5 = published.get(path.relative_to(data_dir).as_posix())
         if size not in (None, path.stat().st_size) or md5 not in (None, _md5(path)):
-            raise DataError(f"{path} is damaged (not what was published): delete it and run again")
+            raise _damaged(path, "not what was published")
 
 
 def _published_md5(loader: Any) -> dict[str, str]:
@@ -133,6 +141,8 @@ def _fetch(name: str, download: Download, loader: Any, data_dir: Path) -> None:
     except BaseException as error:
         for path in absent:
             path.unlink(missing_ok=True)
+        if isinstance(error, tarfile.TarError | EOFError | zlib.error):
+            raise _damaged(data_dir / download.archives[0], "it does not unpack") from None
         if isinstance(error, RuntimeError | OSError | http.client.HTTPException):
             raise DataAbsentError(_absent(name, download, data_dir, error)) from None
         raise
@@ -158,14 +168,65 @@ def _absent(name: str, download: Download, data_dir: Path, error: Exception) -> 
     return f"{name} is not in {data_dir} and cannot be downloaded ({reason}): put {wanted} in {folder}"
 
 
-def _part(loaded: Any) -> Part:
-    return Part.of(_with_channels(loaded.data), np.asarray(loaded.targets, dtype=np.int64))
+_Read = tuple[tuple[str, ...], tuple[Images, Labels], tuple[Images, Labels]]  # classes, train, test
 
 
-def _with_channels(images: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(N, H, W) or (N, H, W, C) to (N, H, W, C)."""
-    pixels = np.asarray(images, dtype=np.uint8)
-    return pixels[..., None] if pixels.ndim == 3 else pixels
+def _read_idx(loader: Any, files: Sequence[Path]) -> _Read:
+    """MNIST and its like: a file of images (N, H, W) and one of labels for train, and both for test."""
+    images, labels, test_images, test_labels = (_idx_array(path) for path in files)
+    classes = tuple(loader.classes)
+    return (
+        classes,
+        _checked(images[..., None], labels, classes, files[1]),
+        _checked(test_images[..., None], test_labels, classes, files[3]),
+    )
+
+
+def _idx_array(path: Path) -> Images:
+    """The bytes of an IDX file, in the shape that its head says.
+
+    Source: LeCun, Cortes and Burges, "The MNIST database", the section on file formats.
+    """
+    content = np.fromfile(path, np.uint8)
+    sides = 3 if "images" in path.name else 1
+    head = 4 + 4 * sides
+    shape = content[4:head].view(">u4").tolist()
+    if content[:4].tolist() != [0, 0, 8, sides] or math.prod(shape) != len(content) - head or 0 in shape:
+        raise _damaged(path, "its head does not say what is in it")
+    return content[head:].reshape(shape)
+
+
+def _read_cifar(loader: Any, files: Sequence[Path]) -> _Read:
+    """CIFAR: batches of images (N, 3 * 32 * 32) with labels, test behind train, and the classes last."""
+    *train, test, meta = files
+    names = read_plain_pickle(meta).get(loader.meta["key"])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _damaged(meta, "it has no names of classes")
+    classes = tuple(names)
+    images, labels = zip(*(_cifar_batch(path, classes) for path in train), strict=True)
+    return classes, (np.concatenate(images), np.concatenate(labels)), _cifar_batch(test, classes)
+
+
+def _cifar_batch(path: Path, classes: Sequence[str]) -> tuple[Images, Labels]:
+    batch = read_plain_pickle(path)
+    try:
+        images = batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        labels = np.asarray(batch.get("labels", batch.get("fine_labels")), np.uint8)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        raise _damaged(path, "it has no images with labels") from None
+    return _checked(images, labels, classes, path)
+
+
+def _checked(images: Images, labels: Images, classes: Sequence[str], path: Path) -> tuple[Images, Labels]:
+    if not len(images) or labels.shape != (len(images),):
+        raise _damaged(path, "it does not have a label for each image")
+    if labels.max() >= len(classes):
+        raise _damaged(path, "a label is no class")
+    return images, labels.astype(np.int64)
+
+
+def _damaged(path: Path, reason: str) -> DataError:
+    return DataError(f"{path} is damaged ({reason}): delete it and run again")
 
 
 def _md5(path: Path) -> str:

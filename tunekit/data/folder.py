@@ -173,6 +173,9 @@ def _images_by_class(folder: Path, root: Path) -> dict[str, list[Path]]:
         raise DataError(
             f"{folder} has only one class folder ({classes[0].name!r}), but at least 2 are needed"
         )
+    for path in classes:
+        if not path.name.isprintable():  # also names that are not UTF-8
+            raise DataError(f"the name of class folder {str(path)!r} cannot be printed: rename it")
     return {path.name: list(_images(path, root)) for path in classes}
 
 
@@ -180,7 +183,7 @@ def _images(folder: Path, root: Path) -> Iterator[Path]:
     for path in _entries(folder, root):
         if path.is_dir():
             yield from _images(path, root)
-        elif path.suffix.lower() in _SUFFIXES:
+        elif path.suffix.lower() in _SUFFIXES and path.is_file():  # no pipe, which would never end
             yield path
 
 
@@ -225,7 +228,10 @@ def _flat(by_class: dict[str, list[Path]]) -> tuple[tuple[Path, ...], Labels]:
 def _listing_checksum(paths: Sequence[Path], root: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(paths):
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"cannot read image {path}: {error.strerror}") from None
         line = f"{path.relative_to(root).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n"
         total.update(line.encode(errors="surrogateescape"))
     return total.hexdigest()
@@ -272,18 +278,28 @@ def _is_grey(path: Path) -> bool:
 def _read(path: Path, height: int, width: int, channels: int) -> Images:
     """(height, width, channels) uint8."""
     with _opened(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        opaque = _on_white(_eight_bits(upright)).convert("L" if channels == 1 else "RGB")
+        opaque = _on_white(_eight_bits(_upright(image))).convert("L" if channels == 1 else "RGB")
         fitted = ImageOps.fit(opaque, (width, height), Image.Resampling.BILINEAR)
         return np.asarray(fitted).reshape(height, width, channels)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # damaged pixels are an error, whatever becomes of the metadata
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # metadata that cannot be read say nothing of the pixels
+        return image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit grey to 8 bits by scaling; Pillow's own conversion clips at 255."""
     if not image.mode.startswith("I"):
         return image
-    values = np.asarray(image).astype(np.int64)
-    return Image.fromarray(((values + 128) // 257).clip(0, 255).astype(np.uint8))
+    values = np.asarray(image)
+    scaled = np.empty(values.shape, np.uint8)
+    for row, out in zip(values, scaled, strict=True):  # all at once, eight bytes a pixel fill memory
+        out[:] = ((row.astype(np.int64) + 128) // 257).clip(0, 255)
+    return Image.fromarray(scaled)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

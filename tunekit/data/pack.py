@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +105,7 @@ class Pack:
             pack = _from_json(folder, saved)
         except FileNotFoundError:
             raise DataError(f"there is no packed data set in {folder}") from None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{folder / 'pack.json'} is damaged: {error}") from None
@@ -124,6 +127,10 @@ class Pack:
 
     def verify(self) -> bool:
         """Whether the training arrays are those that were written (reads them all, no test file)."""
+        try:
+            self._load(_TRAIN)
+        except DataError:  # a pack of others may describe arrays that are none of ours
+            return False
         return all(self._is_as_written(name) for name in _TRAIN)
 
     def train(self) -> tuple[Images, Labels]:
@@ -149,8 +156,22 @@ class Pack:
         return hashlib.sha256(sums.encode()).hexdigest()[:16]
 
     def _load(self, names: tuple[str, str]) -> tuple[Images, Labels]:
-        images, labels = (np.load(self.folder / name, mmap_mode="c", allow_pickle=False) for name in names)
-        return images, labels
+        count = self.train_count if names == _TRAIN else self.test_count
+        images = self._array(names[0], np.uint8, (count, *self.shape))
+        return images, self._array(names[1], np.int64, (count,))
+
+    def _array(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+        path = self.folder / name
+        try:
+            array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
+        except Exception as error:  # numpy has a class for each kind of damage
+            raise DataError(f"{path} is not an array that can be read: {error}") from None
+        if (array.dtype, array.shape) != (np.dtype(dtype), shape):
+            raise DataError(
+                f"{path} must be {np.dtype(dtype)} {shape}, but is {array.dtype} {array.shape}: "
+                f"delete {self.folder} and pack again"
+            )
+        return array
 
     def _is_as_written(self, name: str) -> bool:
         try:
@@ -222,6 +243,7 @@ def _fill(folder: Path, content: Content) -> None:
     for (images_name, labels_name), part in ((_TRAIN, content.train), (_TEST, content.test)):
         shape = (len(part.labels), *content.shape)
         images = np.lib.format.open_memmap(folder / images_name, mode="w+", dtype=np.uint8, shape=shape)
+        _reserve(folder / images_name)
         part.fill(images)
         images.flush()
         np.save(folder / labels_name, part.labels.astype(np.int64))
@@ -240,6 +262,13 @@ def _fill(folder: Path, content: Content) -> None:
         files={name: _packed_file(folder / name) for name in (*_TRAIN, *_TEST)},
     )
     (folder / "pack.json").write_text(json.dumps(_to_json(pack), indent=2), encoding="utf-8")
+
+
+def _reserve(file: Path) -> None:
+    """Take the file's room on the disk now: where a memory map finds none, SIGBUS ends the process."""
+    if sys.platform == "linux":
+        with open(file, "rb+") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
 
 
 def _replace(folder: Path, temporary: Path) -> None:
@@ -295,4 +324,17 @@ def _to_json(pack: Pack) -> dict[str, Any]:
 def _from_json(folder: Path, saved: dict[str, Any]) -> Pack:
     files = {name: PackedFile(**saved["files"][name]) for name in (*_TRAIN, *_TEST)}
     tuples = {key: tuple(saved[key]) for key in ("classes", "shape", "mean", "std")}
-    return Pack(**{**saved, **tuples, "folder": folder, "files": files})
+    pack = Pack(**{**saved, **tuples, "folder": folder, "files": files})
+    _check_types(pack)
+    return pack
+
+
+def _check_types(pack: Pack) -> None:
+    height_width_channels = [*pack.shape, pack.train_count, pack.test_count]
+    if len(pack.shape) != 3 or not all(type(n) is int and n > 0 for n in height_width_channels):
+        raise ValueError("its shape or its counts are no whole numbers above 0")
+    numbers = (*pack.mean, *pack.std)
+    if len(numbers) != 2 * pack.shape[2] or not all(type(n) is float and isfinite(n) for n in numbers):
+        raise ValueError("its mean or std is not a number for each channel")
+    if not all(isinstance(text, str) for text in (*pack.classes, pack.name, pack.source)):
+        raise ValueError("its names are no text")

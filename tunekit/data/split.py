@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,14 +49,20 @@ class Split:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as saved:
                 limit = int(saved["limit"])
                 return cls(
-                    train=saved["train"],
-                    validation=saved["validation"],
+                    train=_positions(saved["train"]),
+                    validation=_positions(saved["validation"]),
                     seed=int(saved["seed"]),
                     fraction=float(saved["fraction"]),
                     limit=None if limit < 0 else limit,
                 )
-        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile, zlib and numpy have a class for each kind of damage
             raise DataError(f"{path} is not a readable split: {error}") from None
+
+
+def _positions(saved: NDArray[Any]) -> Indices:
+    if saved.dtype != np.int64 or saved.ndim != 1 or not len(saved) or saved.min() < 0:
+        raise ValueError(f"positions must be whole numbers of 0 or more, but are {saved.dtype} {saved.shape}")
+    return saved
 
 
 def make_split(labels: NDArray[np.int64], fraction: float, seed: int, limit: int | None) -> Split:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -56,7 +57,10 @@ class FirstWeights:
             TunekitError: if the file is absent or damaged.
         """
         tensors, metadata = read_safetensors(path)
-        return cls(tensors, **{name: json.loads(text) for name, text in metadata.items()})
+        try:
+            return cls(tensors, **read_descriptions(metadata))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TunekitError(f"{path}: not the first weights of a search ({error})") from None
 
     def load(self, body: nn.Module, added: Mapping[str, Tensor]) -> None:
         """Put the weights into `body`; a first convolution for other channels is converted.
@@ -95,6 +99,11 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise TunekitError(f"{path}: no weights that can be read ({error})") from None
+
+
+def read_descriptions(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What tunekit wrote beside tensors, as JSON."""
+    return {name: json.loads(text) for name, text in metadata.items()}
 
 
 def first_convolution(body: nn.Module) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import urllib.error
 import urllib.request
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from tunekit.errors import RecipeError, TunekitError
 from tunekit.models.build import build_model, published_parts
 from tunekit.models.catalog import FAMILIES, TIMM_PREFIX
-from tunekit.models.first_weights import FirstWeights, first_convolution, read_safetensors
+from tunekit.models.first_weights import FirstWeights, first_convolution, read_descriptions, read_safetensors
 from tunekit.models.seen_size import Shape
 from tunekit.recipe import Recipe
 
@@ -73,8 +72,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     if path.suffix == ".safetensors":
         tensors, metadata = read_safetensors(path)
-        ours = "recipe" in metadata
-        return tensors, {name: json.loads(text) for name, text in metadata.items()} if ours else {}
+        return tensors, _our_description(path, metadata) if "recipe" in metadata else {}
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a different class for each kind of damage
@@ -85,6 +83,16 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise TunekitError(f"{path}: must hold a state dict, names and tensors, but has something else")
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}, {}
+
+
+def _our_description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        described = read_descriptions(metadata)
+        if not {"model.name", "model.bn_placement"} <= set(described["recipe"]):
+            raise ValueError("its recipe names no model")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TunekitError(f"{path}: what stands beside the weights cannot be read ({error})") from None
+    return described
 
 
 def _first_weights(
@@ -126,7 +134,7 @@ def _is_vgg_without_norm(model: str, tensors: Mapping[str, Tensor]) -> bool:
 
 def _numbered_as_with_norm(features: Mapping[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
     """Layers of a VGG without norm by their number -> the same by their name in one with norm."""
-    old = sorted({int(name.partition(".")[0]) for name in features})
+    old = sorted({int(number) for name in features if (number := name.partition(".")[0]).isdecimal()})
     new = [name for name, module in body.named_modules() if isinstance(module, nn.Conv2d)]
     names = {str(number): name for number, name in zip(old, new, strict=False)}
     renamed = {name: name.partition(".") for name in features}

@@ -103,6 +103,10 @@ def recorded(paths: SearchPaths) -> Recording:
     """
     settings, history = SearchSettings.load(paths), History.read(paths.history)
     space = load_space(paths.space).with_fixed(settings.fixed)
+    if any(
+        "epoch_seconds" not in result.metrics for one in history.trials.values() for result in one.results
+    ):
+        raise SearchError(f"{paths.history}: does not say how long epochs took, which a replay needs to know")
     records = records_of(history, space, settings.epochs)
     full = sum(record.failed_at is None for record in records)
     if full < _ENOUGH:

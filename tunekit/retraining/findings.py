@@ -22,6 +22,13 @@ Curves = Mapping[str, Sequence[Sequence[float]]]  # of a recipe, for each seed, 
 
 FORMAT = 1  # of a result
 _SHOWN = 24  # images in a grid
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("search", "key", "dataset", "winner"), str),
+    **dict.fromkeys(("request", "recipe", "opening", "model"), dict),
+    **dict.fromkeys(("standings", "verdicts", "test", "earlier_openings"), list),
+    "test_images": int,
+    "registration": (dict, type(None)),
+}
 
 
 def find_result(paths: SearchPaths, key: str | None = None) -> Result | None:
@@ -53,8 +60,11 @@ def _read(file: Path) -> Result:
         result: Result = json.loads(file.read_text(encoding="utf-8"))
         if result["format"] != FORMAT:
             raise ValueError("of another version")
+        for name, kind in _KINDS.items():
+            if name in result and not isinstance(result[name], kind):
+                raise ValueError(f"{name} is not as it was written")
         return result
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SearchError(f"{file}: not the result of a retraining ({error})") from None
 
 

@@ -56,6 +56,8 @@ def _found(paths: Iterable[Path]) -> Iterator[list[Path] | Prediction]:
 
 
 def _images_of(path: Path) -> list[Path] | Prediction:
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would never end
+        return Prediction(path, [], f"cannot read image {path}: it is no file")
     if not path.is_dir():
         return [path]
     try:

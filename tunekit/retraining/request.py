@@ -37,6 +37,12 @@ class Request:
         ):
             if not 1 <= value <= high:
                 raise SearchError(f"{option} must be 1 to {high:,}, but got {value}")
+        for option, share in (
+            ("--cpus-per-trial", self.cpus_per_trial),
+            ("--gpus-per-trial", self.gpus_per_trial),
+        ):
+            if share is not None and share < 0:
+                raise SearchError(f"{option} must not be negative, but got {share:g}")
         for option, given in (("--ensemble", self.ensemble), ("--calibrate", self.calibrate)):
             if given and self.refit:
                 raise SearchError(

@@ -68,6 +68,7 @@ def retrain(
     with locked(paths):
         settings = _settings(paths, request, machine)
         pack = same_data(settings)
+        Split.load(paths.split)  # what judges the networks must be there before hours of training
         candidates = choose_candidates(paths, settings, request.top_k, request.epochs)
         known = find_result(paths, request.key(candidates))
         result, untracked, lost, problem = known, 0, [], None

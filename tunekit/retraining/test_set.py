@@ -68,7 +68,7 @@ def openings(paths: SearchPaths) -> list[Opening]:
     try:
         lines = paths.test_openings.read_text(encoding="utf-8").splitlines()
         return [_opening(json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise SearchError(f"{paths.test_openings}: not a record of openings ({error})") from None
 
 
@@ -79,7 +79,10 @@ def openings_of_data(results_dir: Path, data: str) -> list[Opening]:
 
 
 def _opening(fields: dict[str, object]) -> Opening:
-    return Opening(**{**fields, "recipes": tuple(fields["recipes"])})  # type: ignore[arg-type]
+    opening = Opening(**{**fields, "recipes": tuple(fields["recipes"])})  # type: ignore[arg-type]
+    if type(opening.number) is not int or not isinstance(opening.time, int | float):
+        raise ValueError("number or time is no number")
+    return opening
 
 
 def _record(file: Path, opening: Opening) -> None:

@@ -20,6 +20,7 @@ from tunekit.history import Event, History, Trial
 from tunekit.paths import RetrainingPaths, SearchPaths, TrialPaths, tracking_artifacts
 from tunekit.recipe import Recipe
 from tunekit.retraining.trainings import PlannedTraining, RetrainingPolicy, Trainings
+from tunekit.tracking.server import masked
 from tunekit.tracking.writer import Tracker
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.estimate import DiskNeed, Estimate, disk_need, estimate
@@ -139,7 +140,7 @@ class Trainer:
     def _shown_in_mlflow(self) -> dict[str, Any]:
         settings = self._settings
         name = f"retrain-best {settings.name}"
-        command = shlex.join(["tunekit", *sys.argv[1:]])
+        command = shlex.join(["tunekit", *map(masked, sys.argv[1:])])
         kept = (
             "dataset",
             "space",

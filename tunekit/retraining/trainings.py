@@ -99,7 +99,7 @@ def _read(paths: RetrainingPaths) -> list[PlannedTraining]:
     try:
         saved = json.loads(paths.settings.read_text(encoding="utf-8"))
         return [PlannedTraining(**fields) for fields in saved]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise SearchError(f"{paths.settings}: not the trainings of a search ({error})") from None
 
 

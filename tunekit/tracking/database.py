@@ -42,7 +42,8 @@ def check_version(file: Path) -> None:
     """Check that the tables in `file` are those of the installed MLflow; takes milliseconds.
 
     Raises:
-        TrackingError: if they are not; MLflow would refuse them or migrate them without a copy.
+        TrackingError: if they are not (MLflow would refuse them or migrate them without a copy), or if the
+            file is damaged.
     """
     found = _version(file)
     known, newest = _installed_versions()
@@ -82,14 +83,20 @@ def _remove(building: Path) -> None:
 
 
 def _version(file: Path) -> str | None:
-    """What MLflow's migrations wrote into the file last; None if they did not, or it cannot be read now."""
+    """What MLflow's migrations wrote into the file last; None if they did not, or it cannot be read now.
+
+    Raises:
+        TrackingError: if the file is damaged.
+    """
     if not _has_content(file):
         return None
     try:
         with closing(sqlite3.connect(file, timeout=_PATIENCE)) as database:
             rows = database.execute("SELECT version_num FROM alembic_version").fetchall()
-    except sqlite3.Error:
+    except sqlite3.OperationalError:  # no such table, or another process holds the file
         return None
+    except sqlite3.DatabaseError as error:
+        raise TrackingError(f"{file} is damaged ({error}): choose another --tracking-uri") from None
     return str(rows[0][0]) if rows else None
 
 

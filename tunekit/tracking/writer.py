@@ -293,7 +293,7 @@ def tracked(file: Path) -> Tracked:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         return Tracked(int(content["events"]), content["run_id"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Tracked(0, "")  # nothing is lost: what MLflow has is not added again
 
 

@@ -20,7 +20,7 @@ from tunekit.training.memory import memory_failures
 _WEIGHTS_STREAM = 0x7E17
 
 
-@memory_failures()
+@memory_failures("while the training was built")
 def build_training(
     recipe: Recipe,
     pack: Pack,
@@ -29,6 +29,7 @@ def build_training(
     seed: int,
     device: torch.device,
     weights: Path | None = None,
+    micro_batches: int = 1,
 ) -> Training:
     """A training of `recipe` on the train part of `split`, judged on its validation part.
 
@@ -40,6 +41,7 @@ def build_training(
         seed: weights, order, augmentation and dropout follow from it.
         device: where to train.
         weights: file of the network's first weights; None for random ones.
+        micro_batches: parts of a batch that are in memory one after the other, a power of 2.
     Raises:
         RecipeError: if there is no such network for these images.
         OutOfMemoryFailure: if the device's memory is too small.
@@ -54,4 +56,5 @@ def build_training(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed ^ _WEIGHTS_STREAM)
         model = build_model(recipe, pack.shape, len(pack.classes), weights)
-    return Training(recipe, model, train, validation, len(pack.classes), epochs, seed, device)
+    classes = len(pack.classes)
+    return Training(recipe, model, train, validation, classes, epochs, seed, device, micro_batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from tunekit.errors import TunekitError
 from tunekit.paths import atomic_write
 
-_FORMAT = 3
+_FORMAT = 4
+_LARGEST_SIDE = 4096  # pixels, of images that a file of weights may be for
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -71,9 +73,25 @@ def load_best(path: Path) -> BestWeights:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            description = {name: json.loads(text) for name, text in file.metadata().items()}
+            description = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description["image_shape"] = tuple(description["image_shape"])
-        return BestWeights(weights, **description)
-    except (OSError, SafetensorError, TypeError, ValueError, KeyError) as error:
+        best = BestWeights(weights, **description)
+        _check_description(best)
+        return best
+    except (OSError, SafetensorError, TypeError, ValueError, KeyError, RecursionError) as error:
         raise TunekitError(f"{path}: no weights that can be read ({error})") from None
+
+
+def _check_description(best: BestWeights) -> None:
+    """The file of a stranger must not make a network of any size, or fail later and elsewhere."""
+    shape, channels = best.image_shape, best.image_shape[-1]
+    if len(shape) != 3 or not all(type(n) is int and 1 <= n <= _LARGEST_SIDE for n in shape):
+        raise ValueError(f"image_shape must be 3 whole numbers of 1 to {_LARGEST_SIDE}, but is {shape}")
+    numbers = [*best.mean, *best.std]
+    if len(numbers) != 2 * channels or not all(type(n) is float and math.isfinite(n) for n in numbers):
+        raise ValueError("mean and std must be a number for each channel")
+    if not (best.classes and all(isinstance(name, str) for name in best.classes)):
+        raise ValueError("classes must be names")
+    if not isinstance(best.recipe, dict):
+        raise ValueError("recipe must be keys and values")

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from tunekit.data.batches import Batches
+from tunekit.errors import OutOfMemoryFailure
 from tunekit.models.freezing import freeze, trainable_parameters
 from tunekit.models.network import Network
 from tunekit.recipe import Recipe
 from tunekit.training.device import gains_from_bf16
 from tunekit.training.divergence import DivergenceWatch, check_epoch
 from tunekit.training.loss import number_right, training_loss
-from tunekit.training.memory import memory_failures
+from tunekit.training.memory import memory_failures, release_memory, unspoiled
+from tunekit.training.micro_batches import smallest_part, split_batch
 from tunekit.training.optimizer import build_optimizer, set_learning_rate
 from tunekit.training.schedule import count_plateaus, lr_factor
 from tunekit.training.weight_average import build_average
@@ -38,6 +40,7 @@ class EpochResult:
     epoch_seconds: float  # training and validation
     images_per_second: float  # of training alone
     trainable_parameters: int  # those that this epoch could change
+    micro_batches: int  # parts of a batch that were in memory one after the other
 
 
 class Training:
@@ -45,6 +48,10 @@ class Training:
 
     The same recipe, data, epochs and seed give the same weights, bit for bit on a CPU, whether or
     not the training was interrupted between two epochs and whatever else runs in the process.
+
+    Attributes:
+        micro_batches: into how many parts each batch is divided to take less memory; `micro_batches.py`
+            says what that changes.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class Training:
         epochs: int,
         seed: int,
         device: torch.device,
+        micro_batches: int = 1,
     ) -> None:
         """
         Args:
@@ -67,7 +75,9 @@ class Training:
             epochs: the number of epochs that the schedule spans.
             seed: order of the images, their augmentation and dropout follow from it.
             device: where to train.
+            micro_batches: a power of 2 for which each part has an image at least.
         """
+        assert micro_batches & (micro_batches - 1) == 0, micro_batches
         self.recipe = recipe
         self.epochs = epochs
         self.seed = seed
@@ -76,6 +86,8 @@ class Training:
         self.results: list[EpochResult] = []
         self._train = train
         self._validation = validation
+        self.micro_batches = micro_batches
+        self._validation_parts = 1
         self._bf16 = gains_from_bf16(device)
         self._optimizer = build_optimizer(recipe.optim, self.model)
         self._average = build_average(self.model, recipe.ema.decay) if recipe.ema.decay > 0 else None
@@ -92,17 +104,28 @@ class Training:
         """The network that is validated and kept: the average of the weights if the recipe has one."""
         return self._average.module if self._average else self.model
 
+    @property
+    def images_at_once(self) -> int:
+        """The images of the largest part of a batch."""
+        return -(-self._batch // self.micro_batches)
+
+    @property
+    def can_take_less_memory(self) -> bool:
+        """Whether a batch can be divided into twice as many parts."""
+        return self._batch // (2 * self.micro_batches) >= smallest_part(self.model)
+
     def run(self) -> Iterator[EpochResult]:
         """Train epoch by epoch until the last; nothing is trained until the result is asked for.
 
         Raises:
             RecipeError: if the network cannot be frozen as the recipe says.
             DivergedError: as soon as the training is seen to be beyond hope (`DivergenceWatch`).
-            OutOfMemoryFailure: if the device's memory is too small.
+            OutOfMemoryFailure: if the device's memory is too small. This training cannot go on then; a new
+                one with more micro-batches can, from the last `state()`.
         """
         while self.epoch < self.epochs:
             with memory_failures(), self._own_rng():
-                result = self._next_epoch()
+                result = unspoiled(self._next_epoch)
             self.results.append(result)
             yield result
 
@@ -114,18 +137,25 @@ class Training:
             "optimizer": self._optimizer.state_dict(),
             "rng": self._rng,
             "divergence": self._divergence.state(),
+            "micro_batches": self.micro_batches,
+            "validation_parts": self._validation_parts,
             "results": [asdict(result) for result in self.results],
         }
 
-    @memory_failures()
+    @memory_failures("while its checkpoint was loaded")
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over a `state()` of a training of the same recipe, data, epochs and seed."""
+        """Take over a `state()` of a training of the same recipe, data, epochs and seed.
+
+        Where the two differ in the number of micro-batches, the larger one stays.
+        """
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         if self._average:
             self._average.load_state_dict(state["average"])
         self._rng = state["rng"]
         self._divergence.load_state(state["divergence"])
+        self.micro_batches = max(self.micro_batches, state["micro_batches"])
+        self._validation_parts = state["validation_parts"]
         self.results = [EpochResult(**result) for result in state["results"]]
 
     def _next_epoch(self) -> EpochResult:
@@ -145,25 +175,37 @@ class Training:
             epoch_seconds=time.perf_counter() - started,
             images_per_second=len(self._train) / (trained - started),
             trainable_parameters=trainable_parameters(self.model),
+            micro_batches=self.micro_batches,
         )
 
     def _train_epoch(self, epoch: int) -> tuple[float, float]:
         """Mean loss and accuracy; waits for the device only at checks and at the end."""
         self.model.train()
         freeze(self.model, self.recipe.freeze, epoch)
-        smoothing, aux_weight = self.recipe.loss.label_smoothing, self.recipe.loss.aux_weight
         totals = torch.zeros(2, device=self.device)
         batches = self._train.epoch(_epoch_seed(self.seed, epoch))
         for step, (images, targets) in enumerate(batches, start=(epoch - 1) * self._train.steps):
-            with self._autocast():
-                outputs = self.model(images)
-                loss = training_loss(outputs, targets, smoothing, aux_weight)
             self._optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._divergence.see(step, loss.detach(), self.model.parameters())
+            loss, right = self._add_gradient(images, targets)
+            self._divergence.see(step, loss, self.model.parameters())
             self._update(step)
-            totals += torch.stack([loss.detach() * len(images), number_right(outputs, targets)])
+            totals += torch.stack([loss * len(images), right])
         return _means(totals, len(self._train))
+
+    def _add_gradient(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """That of the batch's mean loss, part by part; returns the loss and how many guesses are right."""
+        smoothing, aux_weight = self.recipe.loss.label_smoothing, self.recipe.loss.aux_weight
+        losses, rights = [], []
+        for part, its_targets, share in split_batch(images, targets, self.micro_batches):
+            with self._autocast():
+                outputs = self.model(part)
+                loss = training_loss(outputs, its_targets, smoothing, aux_weight)
+            if share < 1:
+                loss = loss * share
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            rights.append(number_right(outputs, its_targets))
+        return sum(losses[1:], losses[0]), sum(rights[1:], rights[0])
 
     def _update(self, step: int) -> None:
         """Move the weights, and their average, along the gradients."""
@@ -182,16 +224,34 @@ class Training:
         plateaus = count_plateaus([result.val_loss for result in self.results], schedule.patience)
         return lr_factor(schedule.name, progress, schedule.warmup, schedule.decay, plateaus)
 
-    @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
+        """Mean loss and accuracy. How many images are judged at once is no choice of the recipe's: fewer if
+        memory is too small."""
+        while True:
+            try:
+                with memory_failures():
+                    return unspoiled(self._judge)
+            except OutOfMemoryFailure:
+                if self._validation_parts >= self._validation.most_parts:
+                    raise
+            release_memory()
+            self._validation_parts *= 2
+
+    @torch.no_grad()
+    def _judge(self) -> tuple[float, float]:
         network = self.judged.eval()
         totals = torch.zeros(2, device=self.device)
-        for images, targets in self._validation.in_order():
+        for images, targets in self._validation.in_order(self._validation_parts):
             with self._autocast():
                 logits = network(images)
             loss = training_loss(logits, targets) * len(images)
             totals += torch.stack([loss, number_right(logits, targets)])
         return _means(totals, len(self._validation))
+
+    @property
+    def _batch(self) -> int:
+        """The images of each batch."""
+        return len(self._train) // self._train.steps
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)

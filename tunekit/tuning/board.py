@@ -36,8 +36,9 @@ class Rung:
         self._ranked.add((-value, trial))
 
     def wait(self, trial: int) -> None:
-        """The trial pauses here."""
-        self._waiting.add((-self._values[trial], trial))
+        """The trial pauses here, if it came here."""
+        if trial in self._values:
+            self._waiting.add((-self._values[trial], trial))
 
     def leave(self, trial: int) -> None:
         """The trial goes on or ends."""
@@ -103,8 +104,8 @@ class Board:
             if event.epoch in self._rungs:
                 self._rungs[event.epoch].arrive(trial.id, event.value)
         elif event.kind == "pause":
-            assert event.epoch is not None
-            self._rungs[event.epoch].wait(trial.id)
+            if event.epoch in self._rungs:
+                self._rungs[event.epoch].wait(trial.id)
         elif event.kind == "resume":
             for rung in self._rungs.values():
                 rung.leave(trial.id)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunekit.errors import ResourceError
+from tunekit.tracking.server import login_withheld
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,18 @@ def ray_session(log_file: Path, machine: Machine) -> Iterator[None]:
     import ray
 
     previous = signal.getsignal(signal.SIGTERM)
+    folder = tempfile.mkdtemp(prefix="tunekit-ray-")  # Ray's own, below /tmp, anybody may write to
     try:
-        ray.init(
-            address="local",  # never join a Ray that happens to run here
-            num_cpus=machine.cpus,
-            num_gpus=machine.gpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-        )
+        with login_withheld():  # workers record nothing
+            ray.init(
+                address="local",  # never join a Ray that happens to run here
+                num_cpus=machine.cpus,
+                num_gpus=machine.gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                _temp_dir=folder,
+            )
         # Tune ends cleanly on SIGUSR1; on SIGTERM Ray would abort.
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
         with _logs_to(log_file):
@@ -69,6 +75,7 @@ def ray_session(log_file: Path, machine: Machine) -> Iterator[None]:
         # ends the whole process when one of them speaks to it after its end.
         gc.collect()
         ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
         signal.signal(signal.SIGTERM, previous)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunekit.data.pack import Pack
+from tunekit.data.split import Split
 from tunekit.errors import TrackingError
 from tunekit.history import History, Trial
 from tunekit.paths import SearchPaths, tracking_artifacts
@@ -79,6 +80,7 @@ def run_search(
         started = time.monotonic()
         settings = _load_settings(paths, disk_budget)
         pack = same_data(settings)
+        Split.load(paths.split)  # a damaged one is the user's to know, not each worker's
         space = load_space(paths.space).with_fixed(settings.fixed)
         history = History.read(paths.history)
         keeper = CheckpointKeeper(

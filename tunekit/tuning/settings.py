@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tunekit.errors import SearchError
 from tunekit.paths import SearchPaths, atomic_write
@@ -21,6 +21,18 @@ from tunekit.space import Baseline
 from tunekit.tuning.assignment import OnOom
 
 _PACKAGES = ("tunekit", "ray", "optuna", "mlflow", "torch", "torchvision", "timm", "numpy")
+
+
+# What JSON gives for each annotation of the settings.
+_JSON_TYPES: Mapping[str, tuple[type, ...]] = {
+    "str": (str,),
+    "OnOom": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "None": (type(None),),
+    "Mapping": (dict,),
+    "Sequence": (list, tuple),
+}
 
 
 @dataclass(frozen=True)
@@ -72,13 +84,18 @@ class SearchSettings:
         return tuple(Baseline(**fields) for fields in self.baselines)
 
     def check(self) -> None:
-        """Check the numbers that no other room checks.
+        """Check the numbers of a new search that no other room checks.
 
         Raises:
             SearchError: naming the option, its rule and what came.
         """
+        if self.samples < 1 and not self.baselines:
+            raise SearchError(f"--samples must be at least 1, but got {self.samples}")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         for option, value, low in (
-            ("--samples", self.samples, 0 if self.baselines else 1),
+            ("--samples", self.samples, 0),
             ("--epochs", self.epochs, 1),
             ("--seed", self.seed, 0),
             ("--repeats", self.repeats, 1),
@@ -87,6 +104,10 @@ class SearchSettings:
         ):
             if value < low:
                 raise SearchError(f"{option} must be at least {low}, but got {value}")
+        if self.seed >= 2**32:
+            raise SearchError(f"--seed must be below 2**32, but got {self.seed}")
+        if self.on_oom not in get_args(OnOom):
+            raise SearchError(f"--on-oom must be 'fail' or 'retry', but got {self.on_oom!r}")
         if not 0 < self.val_fraction < 1:
             raise SearchError(f"--val-fraction must be between 0 and 1, but got {self.val_fraction}")
         for option, share in (
@@ -95,6 +116,19 @@ class SearchSettings:
         ):
             if share is not None and share < 0:
                 raise SearchError(f"{option} must not be negative, but got {share:g}")
+
+    def _check_types(self) -> None:
+        """Check what JSON gave.
+
+        Raises:
+            TypeError: naming the field.
+        """
+        for described in dataclasses.fields(self):
+            words = str(described.type).split(" | ")
+            allowed = [kind for word in words for kind in _JSON_TYPES[word.partition("[")[0]]]
+            value = getattr(self, described.name)
+            if type(value) not in allowed:
+                raise TypeError(f"{described.name} cannot be {value!r}")
 
     def save(self, paths: SearchPaths) -> None:
         """Write `search.json`."""
@@ -109,13 +143,22 @@ class SearchSettings:
             SearchError: if it is damaged or of another version of tunekit.
         """
         try:
-            return cls(**json.loads(paths.settings.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            text = paths.settings.read_text(encoding="utf-8")
+            settings = cls(**json.loads(text, parse_constant=_refuse_constant))
+            settings._check_types()
+            settings._check_numbers()
+            settings.known_recipes()
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise SearchError(f"{paths.settings}: not the settings of a search ({error})") from None
+        return settings
 
     def trial_seed(self, trial_id: int) -> int:
         """The seed of one trial's weights, order and augmentation."""
         return self.seed * 100_000 + trial_id
+
+
+def _refuse_constant(word: str) -> float:
+    raise ValueError(f"{word} is no number")
 
 
 def installed_versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tunekit.errors import TunekitError
 from tunekit.models.build import build_model
 from tunekit.models.network import Network
 from tunekit.models.pretrained import fetch_weights
@@ -18,11 +19,14 @@ def load_winner(file: Path) -> Classifier:
     """The network in a file of best weights, in evaluation mode, with its classes and preprocessing.
 
     Raises:
-        TunekitError: if the file is absent or damaged.
+        TunekitError: if the file is absent, damaged or of another network than it says.
     """
     best = load_best(file)
     network = _build(file, best)
-    network.load_state_dict(best.weights)
+    try:
+        network.load_state_dict(best.weights)
+    except RuntimeError:
+        raise TunekitError(f"{file}: its weights are not those of its recipe") from None
     return Classifier(network.eval(), best.image_shape, best.classes, best.mean, best.std, [best.recipe])
 
 
