@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.driver import Driver, end
+from tests.small_disk import disk as disk
 from tunekit.data.datasets import open_dataset
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split, make_split

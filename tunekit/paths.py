@@ -275,11 +275,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
         _reach_the_medium(temporary)
         os.replace(temporary, path)
     except Exception as error:
-        if not isinstance(error, OSError) and shutil.disk_usage(path.parent).free < _FULL:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
-        raise
+        full = os.strerror(errno.ENOSPC)
+        if isinstance(error, OSError) or not (full in str(error) or _is_full(path.parent)):
+            raise
+        raise OSError(errno.ENOSPC, full, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < _FULL
 
 
 def remove_half_written(folder: Path) -> None:

@@ -35,6 +35,7 @@ RESULT = {
     "epoch_seconds": 1.0,
     "images_per_second": 10.0,
     "trainable_parameters": 1000,
+    "micro_batches": 1,
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.small_disk import fill
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split
 from tunekit.models.pretrained import fetch_weights
@@ -46,6 +47,32 @@ def test_a_trial_goes_on_from_its_checkpoint(assignment: Assignment, tmp_path: P
     first = steps(TrialRun(assignment), 2)
     rest = steps(TrialRun(replace(assignment, reported=2)), 2)
     assert first + rest == straight
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", "half"])
+def test_a_damaged_checkpoint_costs_epochs_but_changes_none(
+    damage: bytes | str, assignment: Assignment, tmp_path: Path
+) -> None:
+    straight = steps(TrialRun(replace(assignment, folder=str(tmp_path / "straight"))), 3)
+    steps(TrialRun(assignment), 2)
+    last = TrialPaths(Path(assignment.folder)).last
+    whole = last.read_bytes()
+    last.write_bytes(damage if isinstance(damage, bytes) else whole[: len(whole) // 2])
+    assert steps(TrialRun(replace(assignment, reported=2)), 3) == straight
+
+
+def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(assignment: Assignment, disk: Path) -> None:
+    there = replace(assignment, folder=str(disk / "trial"))
+    first = steps(TrialRun(there), 1)
+    paths = TrialPaths(disk / "trial")
+    before = {file.name: file.read_bytes() for file in paths.folder.iterdir()}
+    fill(disk, leave=100_000)  # less than a checkpoint
+    result = TrialRun(replace(there, reported=1)).step()
+    assert list(result) == ["problem"]
+    assert re.fullmatch(r".*/trial/.* cannot be written: No space left on device", result["problem"])
+    assert {file.name: file.read_bytes() for file in paths.folder.iterdir()} == before
+    (disk / "ballast").unlink()
+    assert steps(TrialRun(replace(there, reported=1)), 1)[0]["epoch"] == first[0]["epoch"] + 1
 
 
 def test_results_that_never_arrived_are_given_again_without_training(

@@ -210,6 +210,7 @@ class _RetrainingWork:
             weights=first_weights_file(self.search, Recipe.from_flat(training.recipe)),
             cpus=resources.cpus_per_trial,
             gpus=resources.gpus_per_trial,
+            on_oom=self.settings.on_oom,
             keep_last=whole,  # its validation images are among those that it trains on: no epoch is better
         )
 

@@ -133,6 +133,7 @@ _METRICS = (
     "epoch_seconds",
     "images_per_second",
     "trainable_parameters",
+    "micro_batches",
 )
 
 

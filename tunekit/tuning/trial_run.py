@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split
-from tunekit.errors import OutOfMemoryFailure, RecipeError, RecipeFailure
+from tunekit.errors import OutOfMemoryFailure, RecipeError, RecipeFailure, TunekitError
 from tunekit.paths import TrialPaths
 from tunekit.recipe import Recipe
 from tunekit.training.build import build_training
@@ -18,6 +19,8 @@ from tunekit.training.device import pick_device, set_threads
 from tunekit.training.loop import EpochResult, Training
 from tunekit.training.memory import memory_failures, release_memory
 from tunekit.tuning.assignment import Assignment
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # a disk that takes no more
 
 
 class TrialRun:
@@ -35,11 +38,17 @@ class TrialRun:
         self._results = self._run()
 
     def step(self) -> dict[str, Any]:
-        """The next epoch's result as a dict, or `{"failure": reason, "epoch": n}`."""
+        """The next epoch's result as a dict, or `{"failure": reason, "epoch": n}` if the recipe cannot be
+        trained, or `{"problem": reason}` if its checkpoint cannot be written.
+        """
         try:
             result = next(self._results)
         except (RecipeFailure, RecipeError) as failure:
             return {"failure": str(failure), "epoch": self._epoch + 1}
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            return {"problem": f"{error.filename or self._paths.folder} cannot be written: {error.strerror}"}
         self._epoch = result.epoch
         return asdict(result)
 
@@ -88,10 +97,20 @@ class TrialRun:
             Path(assignment.weights) if assignment.weights else None,
             micro_batches,
         )
-        state = load_checkpoint(self._paths.last)
+        state = self._last_state()
         if state is not None:
             training.load_state(state)
         return training
+
+    def _last_state(self) -> dict[str, Any] | None:
+        """None if there is none, or a damaged one: then the same seed gives the same epochs once more, and
+        the history passes over those that it has.
+        """
+        try:
+            with memory_failures():
+                return load_checkpoint(self._paths.last)
+        except TunekitError:
+            return None
 
 
 def _description(training: Training, pack: Pack) -> dict[str, Any]:
