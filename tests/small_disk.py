@@ -1,4 +1,4 @@
-"""A disk of 1 MiB, to be filled."""
+"""A disk of 4 MiB, to be filled."""
 
 import os
 import subprocess
@@ -11,12 +11,12 @@ import pytest
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MiB."""
+    """A disk of 4 MiB."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root can mount a small disk, and only Linux has tmpfs")
     folder = tmp_path / "disk"
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True)
     if done.returncode != 0:
         pytest.skip(f"no small disk can be mounted here: {done.stderr.decode().strip()}")
     yield folder
