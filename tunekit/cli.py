@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import re
 import signal
 import sys
@@ -156,6 +157,13 @@ _disk_option = click.option(
     type=_Size(),
     help="Of the search's checkpoints, e.g. 20GB.  [default: what is free]",
 )
+_address_option = click.option(
+    "--address",
+    envvar="RAY_ADDRESS",
+    show_envvar=True,
+    callback=lambda ctx, param, value: _join(value),
+    help="Ray cluster to join: auto on one of its nodes, or HOST:PORT.  [default: a Ray of its own, here]",
+)
 _name_argument = click.argument("name", required=False)
 
 
@@ -185,6 +193,7 @@ def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=3,
             help="Best trials whose weights are kept.",
         ),
+        _address_option,
         _tracking_option,
         _budget_option,
         _results_option,
@@ -314,10 +323,16 @@ def baseline(
 @_name_argument
 @_budget_option
 @_disk_option
+@_address_option
 @_results_option
 @_quiet_option
 def resume(
-    name: str | None, time_budget: float | None, disk_budget: int | None, results_dir: Path, quiet: bool
+    name: str | None,
+    time_budget: float | None,
+    disk_budget: int | None,
+    address: str | None,
+    results_dir: Path,
+    quiet: bool,
 ) -> None:
     """Go on with the search NAME (default: the latest) after Ctrl-C, a time budget or a crash.
 
@@ -331,7 +346,7 @@ def resume(
     from tunekit.paths import find_search
     from tunekit.tuning.progress import make_view
 
-    _run(find_search(results_dir, name), make_view(quiet), time_budget, disk_budget)
+    _run(find_search(results_dir, name), make_view(quiet), time_budget, address, disk_budget)
 
 
 @main.command()
@@ -430,6 +445,7 @@ def best(name: str | None, results_dir: Path, as_json: bool) -> None:
 )
 @click.option("--cpus-per-trial", type=_Share(), help="[default: the search's]")
 @click.option("--gpus-per-trial", type=_Share(), help="[default: the search's]")
+@_address_option
 @_tracking_option
 @_budget_option
 @_results_option
@@ -446,6 +462,7 @@ def retrain_best(
     data_dir: Path | None,
     refit_on: str,
     time_budget: float | None,
+    address: str | None,
     results_dir: Path,
     quiet: bool,
     as_json: bool,
@@ -468,6 +485,7 @@ def retrain_best(
     from tunekit.retraining.request import Request
     from tunekit.retraining.retrain import retrain
     from tunekit.tuning.progress import make_view
+    from tunekit.tuning.ray_session import Machine
 
     if patterns and name:
         raise click.UsageError("give a search or --baseline, not both")
@@ -479,7 +497,8 @@ def retrain_best(
         _only_with_baselines("folder_name", "train_limit", "val_fraction", "data_dir", "tracking_uri")
         folders = [find_search(results_dir, name)]
     request = Request(refit=refit_on == "train+val", **options)
-    outcomes = [retrain(paths, request, view, time_budget, tell=tell) for paths in folders]
+    machine = Machine(address=address)
+    outcomes = [retrain(paths, request, view, time_budget, machine, tell) for paths in folders]
     if as_json:
         click.echo(json.dumps([outcome.result for outcome in outcomes], indent=2))
     for paths, outcome in zip(folders, outcomes, strict=True) if not as_json else ():
@@ -827,12 +846,14 @@ def _train(
     data_dir: Path | None,
     tracking_uri: str | None,
     time_budget: float | None,
+    address: str | None,
     quiet: bool,
     **options: Any,
 ) -> None:
     from tunekit.tracking.server import tracking_uri as resolve_uri
     from tunekit.tuning.begin import begin_search
     from tunekit.tuning.progress import make_view
+    from tunekit.tuning.ray_session import Machine
     from tunekit.tuning.settings import SearchSettings
 
     settings = SearchSettings(
@@ -844,21 +865,35 @@ def _train(
         **options,
     )
     view = make_view(quiet)
-    _run(begin_search(settings, results_dir, view, baselines=baselines), view, time_budget)
+    paths = begin_search(settings, results_dir, view, Machine(address=address), baselines)
+    _run(paths, view, time_budget, address)
 
 
-def _run(paths: Any, view: Any, time_budget: float | None, disk_budget: int | None = None) -> None:
+def _join(address: str | None) -> str | None:
+    """What is joined, or None; told to Ray before it is imported, since a cluster has a token of its own."""
+    if address in (None, "", "local"):
+        os.environ.pop("RAY_ADDRESS", None)
+        return None
+    assert address is not None
+    os.environ["RAY_ADDRESS"] = address
+    return address
+
+
+def _run(
+    paths: Any, view: Any, time_budget: float | None, address: str | None, disk_budget: int | None = None
+) -> None:
     from tunekit.reporting.choices import scientific_comparisons
     from tunekit.reporting.leaderboard import baseline_rows, baseline_table, summary, trial_rows, trial_table
     from tunekit.reporting.report import tell
     from tunekit.tuning.progress import duration
+    from tunekit.tuning.ray_session import Machine
     from tunekit.tuning.search import run_search
 
-    outcome = run_search(paths, view, time_budget, tell=tell, disk_budget=disk_budget)
+    outcome = run_search(paths, view, time_budget, Machine(address=address), tell, disk_budget)
     _print_table(trial_table(trial_rows(paths), most=10))
     if known := baseline_rows(paths):
         _print_table(baseline_table(known))
-    comparisons = scientific_comparisons(paths)
+    comparisons = scientific_comparisons(paths) if outcome.history.best() else []
     for comparison in comparisons:
         click.echo(comparison.verdict())
     how = "finished" if outcome.finished else "stopped" if outcome.problem else "interrupted"
@@ -871,8 +906,9 @@ def _run(paths: Any, view: Any, time_budget: float | None, disk_budget: int | No
         )
     if not outcome.finished:
         click.echo(f"Go on with:  tunekit resume {paths.name}{where}")
-        if outcome.problem:
-            raise click.ClickException(f"search {paths.name} stopped: {outcome.problem}")
+    if outcome.problem:
+        raise click.ClickException(f"search {paths.name} stopped: {outcome.problem}")
+    if not outcome.finished:
         sys.exit(130)
     click.echo(f"Best recipe: tunekit best {paths.name}{where}")
     if comparisons:

@@ -96,6 +96,10 @@ class SearchPaths:
         """The files of one trial."""
         return TrialPaths(self.folder / "trials" / f"{trial_id:04d}")
 
+    def shared_pack(self, digest: str) -> Path:
+        """A pack beside the searches, from which nodes of a cluster copy it; `digest` names the data."""
+        return self.folder.parent / ".packs" / digest
+
     @property
     def proposed_space(self) -> Path:
         """A better space for the next search, if the trials gave evidence for one (TOML)."""

@@ -1,6 +1,7 @@
 """Searches on a real local Ray and a real MLflow, on real images."""
 
 import os
+import re
 import shutil
 import signal
 from collections import Counter
@@ -205,6 +206,47 @@ def test_a_promoted_trial_goes_on_as_if_it_had_never_been_paused(tmp_path: Path,
             result.metrics["train_loss"],
             result.metrics["val_loss"],
         )
+
+
+HOPELESS = """
+[fixed]
+"model.name" = "resnet8"
+"optim.momentum" = 0.99
+
+[space]
+"optim.lr" = { low = 9.0, high = 10.0 }
+"""
+
+
+def test_a_search_in_which_nothing_can_be_trained_stops_and_says_why(tmp_path: Path, digits: Pack) -> None:
+    wanted = settings(tmp_path, digits, samples=8, epochs=9)
+    Path(wanted.space).write_text(HOPELESS)
+    paths = begin_search(wanted, tmp_path / "results", QuietView())
+    outcome = run_search(paths, QuietView())
+    assert not outcome.finished
+    assert outcome.problem is not None
+    assert re.match(
+        r"the first 3 trials failed: .+ \(.+search\.log says more; --max-failures", outcome.problem
+    )
+    statuses = [trial.status for trial in outcome.history.trials.values()]
+    assert statuses[:3] == ["failed"] * 3
+    assert len(statuses) <= 4
+    assert {run.info.status for run in child_runs(paths)} <= {"FAILED", "SCHEDULED"}
+
+
+def test_one_worker_and_one_seed_give_the_same_search_again(tmp_path: Path, digits: Pack) -> None:
+    found = []
+    for name in ("first", "second"):
+        wanted = settings(tmp_path, digits, name=name, samples=4, epochs=4, grace_period=1)
+        paths = begin_search(wanted, tmp_path / "results", QuietView())
+        history = run_search(paths, QuietView(), machine=Machine(cpus=1)).history
+        events = [(e.kind, e.trial, e.epoch, e.value, e.params) for e in history.events]
+        weights = {trial: load_best(paths.trial(trial).best).weights for trial in (history.leaders(3)[0].id,)}
+        found.append((events, weights))
+    (events, weights), (events_again, weights_again) = found
+    assert events == events_again
+    for trial, tensors in weights.items():
+        assert all(torch.equal(tensor, weights_again[trial][name]) for name, tensor in tensors.items())
 
 
 def test_trials_wait_for_gpus(tmp_path: Path, digits: Pack) -> None:

@@ -20,7 +20,7 @@ from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, NetworkCost, disk_need, estimate
 from tunekit.tuning.failure_watch import FailureWatch
 from tunekit.tuning.policy import SCHEDULERS, SearchPolicy, Suggestion
-from tunekit.tuning.ray_session import Machine, check_shares
+from tunekit.tuning.ray_session import Machine, check_shares, divide
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.study_export import export_study
 
@@ -343,6 +343,39 @@ def test_shares_that_do_not_fit_are_refused(cpus: float | None, gpus: float | No
     with pytest.raises(ResourceError) as error:
         check_shares(cpus, gpus, Machine(cpus=2, gpus=0))
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("nodes", "shares", "slots", "cpus", "gpus"),
+    [
+        ([(2, 0)], (None, None), 2, 1, 0),
+        ([(4, 0), (2, 0)], (3, None), 1, 3, 0),  # what is left on two nodes makes no trial
+        ([(16, 4)], (None, None), 4, 4, 1),
+        ([(16, 4)], (None, 0.5), 8, 2, 0.5),
+        ([(16, 4), (8, 1), (32, 0)], (None, None), 5, 4, 1),  # the CPUs of the node with the fewest a GPU
+        ([(16, 1)], (None, 0), 16, 1, 0),
+        ([(64, 0)], (None, None), 20, 1, 0),  # no more than there are trials
+        ([(64, 8)], (None, None), 8, 8, 1),
+    ],
+)
+def test_nodes_are_divided_among_trials(
+    nodes: list[tuple[int, int]],
+    shares: tuple[float | None, float | None],
+    slots: int,
+    cpus: float,
+    gpus: float,
+) -> None:
+    found = divide([{"CPU": cpu, "GPU": gpu} for cpu, gpu in nodes], 20, *shares)
+    assert (found.slots, found.cpus_per_trial, found.gpus_per_trial) == (slots, cpus, gpus)
+    assert found.most_at_once == slots
+
+
+def test_what_fits_no_node_waits_only_where_nodes_may_come() -> None:
+    nodes = [{"CPU": 2.0}, {"CPU": 4.0}]
+    with pytest.raises(ResourceError, match=r"--cpus-per-trial 6: there are 4 CPUs here"):
+        divide(nodes, 20, 6)
+    waiting = divide(nodes, 20, 6, may_grow=True)
+    assert (waiting.slots, waiting.most_at_once) == (1, 20)
 
 
 def test_settings_come_back_as_they_were_and_damage_is_named(tmp_path: Path) -> None:

@@ -199,6 +199,35 @@ def ensure_pack(folder: Path, load: Callable[[], Content], source_checksum: str 
         return _whole_pack(folder, source_checksum) or _write(folder, load())
 
 
+def copied_pack(source: Path, folder: Path) -> Pack:
+    """The pack in `folder` if it is the one in `source`, else a copy of that.
+
+    Several processes may ask at once: one copies, the others wait.
+
+    Raises:
+        DataError: if there is no pack in `source`, or the folder cannot be written.
+    """
+    wanted = Pack.open(source)
+    if _is_copy(folder, wanted):
+        return Pack.open(folder)
+    with _locked(folder):
+        if not _is_copy(folder, wanted):
+            _build(folder, lambda temporary: _copy_files(wanted, temporary))
+    return Pack.open(folder)
+
+
+def _is_copy(folder: Path, wanted: Pack) -> bool:
+    try:
+        return Pack.open(folder).files == wanted.files
+    except DataError:
+        return False
+
+
+def _copy_files(source: Pack, folder: Path) -> None:
+    for name in (*source.files, "pack.json"):
+        shutil.copyfile(source.folder / name, folder / name)
+
+
 def _whole_pack(folder: Path, source_checksum: str | None) -> Pack | None:
     try:
         pack = Pack.open(folder)
@@ -224,19 +253,23 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write(folder: Path, content: Content) -> Pack:
+    _build(folder, lambda temporary: _fill(temporary, content))
+    return Pack.open(folder)
+
+
+def _build(folder: Path, fill: Callable[[Path], None]) -> None:
     """Build beside `folder` and move into place. Call it under the lock."""
     for left_over in folder.parent.glob(f".{folder.name}.building.*"):
         shutil.rmtree(left_over, ignore_errors=True)
     temporary = _temporary(folder)
     try:
         temporary.mkdir()
-        _fill(temporary, content)
+        fill(temporary)
         _replace(folder, temporary)
     except OSError as error:
         raise DataError(f"cannot write {folder}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Pack.open(folder)
 
 
 def _fill(folder: Path, content: Content) -> None:

@@ -8,8 +8,6 @@ import secrets
 # Ray reads these once, when it is first imported; every import of it in tunekit comes after this one.
 _RAY_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # no progress tables of Ray's own
-    "RAY_AUTH_MODE": "token",  # other users of the machine cannot reach this Ray
-    "RAY_AUTH_TOKEN": secrets.token_hex(32),  # Ray's own would lie in the home folder, readable for all
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # trials without a GPU: leave CUDA_VISIBLE_DEVICES alone
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths keep their meaning
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # no copy of the working folder under `uv run`
@@ -17,5 +15,11 @@ _RAY_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files that nobody reads
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # no snapshots: the history is the memory
 }
+# A Ray of our own: nobody else can reach it. Ray's own token would lie in the home folder, readable for all.
+_OWN_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+if "RAY_ADDRESS" not in os.environ:
+    _RAY_ENVIRONMENT |= _OWN_TOKEN
+elif {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & {*os.environ}:
+    _RAY_ENVIRONMENT |= {"RAY_AUTH_MODE": "token"}  # a cluster that is joined: its token, if one was given
 for _name, _value in _RAY_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)

@@ -30,3 +30,4 @@ class Assignment:
     on_oom: OnOom = (
         "fail"  # when memory is too small: the recipe fails, or goes on with smaller parts of a batch
     )
+    shared_pack: str | None = None  # folder that every node sees, from which one without a pack copies it

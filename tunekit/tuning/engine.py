@@ -32,13 +32,12 @@ def run_trials(desk: TrialDesk, resources: Resources, folder: Path, time_budget:
     )
     tuner = tune.Tuner(
         trainable,
+        # No metric: Tune would end the search at the first failed recipe, whose result has none.
         tune_config=tune.TuneConfig(
-            metric="val_accuracy",
-            mode="max",
             search_alg=PolicySearcher(desk),
             scheduler=PolicyScheduler(desk),
             num_samples=-1,  # the searcher says when it is over
-            max_concurrent_trials=resources.slots,
+            max_concurrent_trials=resources.most_at_once,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),

@@ -1,4 +1,4 @@
-"""Ray on this machine: started quietly, with warm workers, and ended without a trace."""
+"""Ray: our own on this machine, started quietly and ended without a trace, or a cluster that is joined."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ class Machine:
 
     cpus: int | None = None
     gpus: int | None = None
+    address: str | None = None  # of a Ray cluster to join ("auto": this node's); None for a Ray of our own
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Resources:
     gpus: float
     cpus_per_trial: float
     gpus_per_trial: float
-    slots: int
+    slots: int  # trials at a time, on the nodes that are there
+    most_at_once: int  # trials at a time if nodes come
 
     def words(self) -> str:
         """`2 at a time with 1 CPU each`."""
@@ -45,11 +47,13 @@ class Resources:
 
 @contextmanager
 def ray_session(log_file: Path, machine: Machine) -> Iterator[None]:
-    """A Ray of our own inside the block; its messages go to `log_file`.
+    """A Ray of our own, or a cluster that is joined, inside the block; its messages go to `log_file`.
 
     Args:
         log_file: text file, appended to.
         machine: what Ray may hand out.
+    Raises:
+        ResourceError: if no cluster answers.
     """
     import ray
 
@@ -57,15 +61,10 @@ def ray_session(log_file: Path, machine: Machine) -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="tunekit-ray-")  # Ray's own, below /tmp, anybody may write to
     try:
         with login_withheld():  # workers record nothing
-            ray.init(
-                address="local",  # never join a Ray that happens to run here
-                num_cpus=machine.cpus,
-                num_gpus=machine.gpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                _temp_dir=folder,
-            )
+            if machine.address:
+                _join(machine.address)
+            else:
+                _start(machine, folder)
         # Tune ends cleanly on SIGUSR1; on SIGTERM Ray would abort.
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
         with _logs_to(log_file):
@@ -77,6 +76,33 @@ def ray_session(log_file: Path, machine: Machine) -> Iterator[None]:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
         signal.signal(signal.SIGTERM, previous)
+
+
+def _start(machine: Machine, folder: str) -> None:
+    import ray
+
+    ray.init(
+        address="local",  # never join a Ray that happens to run here
+        num_cpus=machine.cpus,
+        num_gpus=machine.gpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        _temp_dir=folder,
+    )
+
+
+def _join(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ResourceError(
+            f"--address {address}: no Ray cluster answers there ({reason}); its token is taken from "
+            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+        ) from None
 
 
 class _LogFile(logging.FileHandler):
@@ -103,29 +129,71 @@ def _logs_to(file: Path) -> Iterator[None]:
         handler.close()
 
 
-def plan_resources(samples: int, cpus_per_trial: float | None, gpus_per_trial: float | None) -> Resources:
-    """Divide what the running Ray has among trials.
+Node = Mapping[str, float]  # what a node has, by Ray's names: "CPU", "GPU"
 
-    Defaults: a GPU a trial where there are GPUs; CPUs shared evenly among the GPUs' trials, one CPU a
-    trial where there is no GPU.
+
+def plan_resources(
+    samples: int, cpus_per_trial: float | None, gpus_per_trial: float | None, may_grow: bool
+) -> Resources:
+    """Divide what the running Ray has among trials, as `divide` does.
 
     Raises:
-        ResourceError: if not even one trial fits.
+        ResourceError: if no node can take a trial.
     """
     import ray
 
-    total = ray.cluster_resources()
-    cpus, gpus = float(total.get("CPU", 0)), float(total.get("GPU", 0))
-    if gpus_per_trial is None:
-        gpus_per_trial = 1.0 if gpus else 0.0
-    _check_share("--gpus-per-trial", gpus_per_trial, gpus, "GPU")
-    by_gpu = int(gpus / gpus_per_trial + 1e-9) if gpus_per_trial else None
-    if cpus_per_trial is None:
-        cpus_per_trial = float(max(1, int(cpus / min(by_gpu, samples)))) if by_gpu else 1.0
-    _check_share("--cpus-per-trial", cpus_per_trial, cpus, "CPU")
-    by_cpu = int(cpus / cpus_per_trial + 1e-9) if cpus_per_trial else samples
-    slots = min(by_cpu, samples, by_gpu if by_gpu is not None else samples)
-    return Resources(cpus, gpus, cpus_per_trial, gpus_per_trial, slots)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return divide(nodes, samples, cpus_per_trial, gpus_per_trial, may_grow)
+
+
+def divide(
+    nodes: Sequence[Node],
+    samples: int,
+    cpus_per_trial: float | None = None,
+    gpus_per_trial: float | None = None,
+    may_grow: bool = False,
+) -> Resources:
+    """Divide nodes among trials, each of which runs on one node.
+
+    Args:
+        nodes: those that are there.
+        samples: trials to run.
+        cpus_per_trial: None for an even share of a node's CPUs for each trial that its GPUs take, or one
+            CPU where there is no GPU.
+        gpus_per_trial: None for one where there are GPUs.
+        may_grow: whether nodes may still come: then trials may wait for them.
+    Raises:
+        ResourceError: if no node can take a trial, and none may come.
+    """
+    with_gpus = [node for node in nodes if node.get("GPU", 0) > 0]
+    gpus = (1.0 if with_gpus else 0.0) if gpus_per_trial is None else gpus_per_trial
+    cpus = _cpu_share(with_gpus, gpus, samples) if cpus_per_trial is None else cpus_per_trial
+    if not may_grow:
+        _check_share("--gpus-per-trial", gpus, max(node.get("GPU", 0) for node in nodes), "GPU")
+        _check_share("--cpus-per-trial", cpus, max(node.get("CPU", 0) for node in nodes), "CPU")
+    slots = min(samples, sum(_trials_on(node, cpus, gpus, samples) for node in nodes))
+    return Resources(
+        cpus=sum(node.get("CPU", 0) for node in nodes),
+        gpus=sum(node.get("GPU", 0) for node in nodes),
+        cpus_per_trial=cpus,
+        gpus_per_trial=gpus,
+        slots=max(slots, 1),
+        most_at_once=samples if may_grow else max(slots, 1),
+    )
+
+
+def _cpu_share(with_gpus: Sequence[Node], gpus_per_trial: float, samples: int) -> float:
+    """An even share on the node that has the fewest CPUs for each trial."""
+    if not (with_gpus and gpus_per_trial):
+        return 1.0
+    trials = [(node, min(int(node["GPU"] / gpus_per_trial + 1e-9), samples)) for node in with_gpus]
+    return float(min((max(1, int(node.get("CPU", 0) / count)) for node, count in trials if count), default=1))
+
+
+def _trials_on(node: Node, cpus: float, gpus: float, most: int) -> int:
+    """How many trials a node can take at the same time."""
+    shares = ((node.get("CPU", 0), cpus), (node.get("GPU", 0), gpus))
+    return min([most, *(int(total / share + 1e-9) for total, share in shares if share)])
 
 
 def check_shares(cpus_per_trial: float | None, gpus_per_trial: float | None, machine: Machine) -> None:
@@ -134,6 +202,8 @@ def check_shares(cpus_per_trial: float | None, gpus_per_trial: float | None, mac
     Raises:
         ResourceError: naming the option, what came and what there is.
     """
+    if machine.address:
+        return  # its nodes are known when it was joined, and more may come
     if cpus_per_trial:
         cpus = machine.cpus if machine.cpus is not None else os.cpu_count() or 1
         _check_share("--cpus-per-trial", cpus_per_trial, cpus, "CPU")

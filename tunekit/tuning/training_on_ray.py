@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 from tunekit.data.pack import Pack
 from tunekit.errors import StorageError
 from tunekit.paths import SearchPaths
 from tunekit.tracking.server import masked
+from tunekit.tuning.assignment import Assignment
+from tunekit.tuning.cluster_nodes import prepare_nodes
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, NetworkCost
 from tunekit.tuning.progress import View, duration, size
 from tunekit.tuning.ray_session import Machine, Resources, plan_resources, ray_session
 from tunekit.tuning.settings import SearchSettings
+from tunekit.tuning.trial_policy import Suggestion
 from tunekit.tuning.work import Work
 
 
@@ -38,12 +43,19 @@ def train_on_ray(
     Returns:
         Why the trials were stopped though there is more to train, if it was no signal and not the time.
     """
-    view.say("Starting Ray on this machine ...")
+    where = (
+        f"Joining the Ray cluster at {machine.address}" if machine.address else "Starting Ray on this machine"
+    )
+    view.say(f"{where} ...")
     try:
         with closing(_measuring(work, settings, pack)) as measuring, ray_session(paths.log, machine):
-            resources = plan_resources(work.trials, settings.cpus_per_trial, settings.gpus_per_trial)
+            joined = machine.address is not None
+            resources = plan_resources(
+                work.trials, settings.cpus_per_trial, settings.gpus_per_trial, may_grow=joined
+            )
+            shared_pack = prepare_nodes(paths, pack) if joined else None
             _say_plan(work, paths, settings, measuring.costs(), resources, view)
-            return _run(work, paths, view, time_budget, resources)
+            return _run(work, paths, view, time_budget, resources, shared_pack)
     except KeyboardInterrupt:  # while Ray starts or ends; in between Tune takes it
         return None
 
@@ -66,15 +78,22 @@ def _say_plan(
 
 
 def _run(
-    work: Work, paths: SearchPaths, view: View, time_budget: float | None, resources: Resources
+    work: Work,
+    paths: SearchPaths,
+    view: View,
+    time_budget: float | None,
+    resources: Resources,
+    shared_pack: Path | None,
 ) -> str | None:
     from tunekit.tuning.adapters import TrialDesk
     from tunekit.tuning.engine import run_trials
 
+    def assign(suggestion: Suggestion) -> Assignment:
+        shared = str(shared_pack) if shared_pack else None
+        return replace(work.assignment(suggestion, resources), shared_pack=shared)
+
     view.begin(work)
-    desk = TrialDesk(
-        work.policy, work.trials, lambda suggestion: work.assignment(suggestion, resources), work.problem
-    )
+    desk = TrialDesk(work.policy, work.trials, assign, work.problem)
     try:
         run_trials(desk, resources, paths.ray, time_budget)
     finally:

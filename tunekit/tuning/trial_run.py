@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tunekit.data.pack import Pack
+from tunekit.data.pack import Pack, copied_pack
 from tunekit.data.split import Split
 from tunekit.errors import OutOfMemoryFailure, RecipeError, RecipeFailure, TunekitError
 from tunekit.paths import TrialPaths
@@ -53,11 +53,17 @@ class TrialRun:
         return asdict(result)
 
     def _run(self) -> Iterator[EpochResult]:
-        pack = Pack.open(Path(self._assignment.pack))
+        pack = self._pack()
         micro_batches = 1
         while micro_batches:
             micro_batches = yield from self._train(pack, micro_batches)
             release_memory()
+
+    def _pack(self) -> Pack:
+        """The images on this node: copied from where all nodes see them, once."""
+        shared = self._assignment.shared_pack
+        folder = Path(self._assignment.pack)
+        return Pack.open(folder) if shared is None else copied_pack(Path(shared), folder)
 
     def _train(self, pack: Pack, micro_batches: int) -> Generator[EpochResult, None, int]:
         """Train as far as memory allows; returns with how many micro-batches to go on, or 0 at the end."""
