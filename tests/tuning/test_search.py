@@ -211,7 +211,9 @@ def test_a_promoted_trial_goes_on_as_if_it_had_never_been_paused(tmp_path: Path,
 HOPELESS = """
 [fixed]
 "model.name" = "resnet8"
+"model.bn_placement" = "none"
 "optim.momentum" = 0.99
+"batch_size" = 16
 
 [space]
 "optim.lr" = { low = 9.0, high = 10.0 }
@@ -219,7 +221,7 @@ HOPELESS = """
 
 
 def test_a_search_in_which_nothing_can_be_trained_stops_and_says_why(tmp_path: Path, digits: Pack) -> None:
-    wanted = settings(tmp_path, digits, samples=8, epochs=9)
+    wanted = settings(tmp_path, digits, samples=8, epochs=9, train_limit=None)
     Path(wanted.space).write_text(HOPELESS)
     paths = begin_search(wanted, tmp_path / "results", QuietView())
     outcome = run_search(paths, QuietView())

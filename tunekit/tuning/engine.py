@@ -14,7 +14,13 @@ from tunekit.tuning.ray_session import Resources
 from tunekit.tuning.trainable import RecipeTrainable
 
 
-def run_trials(desk: TrialDesk, resources: Resources, folder: Path, time_budget: float | None) -> None:
+def run_trials(
+    desk: TrialDesk,
+    resources: Resources,
+    folder: Path,
+    time_budget: float | None = None,
+    trainable: type = RecipeTrainable,
+) -> None:
     """Run the desk's trials until all have ended, the desk has a problem, the time is up, or a signal comes.
 
     Always a fresh Tuner: what a resume needs is in the history and the trials' own checkpoints.
@@ -24,14 +30,12 @@ def run_trials(desk: TrialDesk, resources: Resources, folder: Path, time_budget:
         resources: of a trial, and how many run at a time.
         folder: for Ray Tune's own files.
         time_budget: in seconds, or None.
+        trainable: Ray's class of a trial.
     """
     from ray import tune
 
-    trainable = tune.with_resources(
-        RecipeTrainable, {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
-    )
     tuner = tune.Tuner(
-        trainable,
+        tune.with_resources(trainable, {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}),
         # No metric: Tune would end the search at the first failed recipe, whose result has none.
         tune_config=tune.TuneConfig(
             search_alg=PolicySearcher(desk),
