@@ -43,6 +43,11 @@ audit: $(READY)  ## known weaknesses of the pinned packages; needs a network
 lock: $(READY)  ## pinned with hashes, for Linux and macOS and Python 3.11 to 3.13, without addresses
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  --python-version 3.11 --group dev --upgrade pyproject.toml -o requirements.lock
+	@# What a cluster needs on top of that.
+	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  --python-version 3.11 -c requirements.lock cluster/requirements.in -o cluster/.full.lock
+	awk 'NR == FNR { if (/^[a-z]/) have[$$1]; next } /^[a-z]/ { keep = !($$1 in have) } keep' \
+	  requirements.lock cluster/.full.lock > cluster/requirements.lock && rm cluster/.full.lock
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), "tunekit needs Python 3.11, 3.12 or 3.13"'

@@ -17,7 +17,6 @@ class Driver:
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.folder = folder
-        self.started = time.time()
         command = [sys.executable, "-m", "tunekit", *arguments]
         self.process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -38,11 +37,9 @@ class Driver:
         raise AssertionError(f"did not come: {self.wait()}")
 
     def family(self) -> list[psutil.Process]:
-        """Ray's processes of this driver: Ray puts them into sessions of their own, so look by age."""
+        """Ray's processes of this driver, wherever it put them: they work in the driver's folder."""
         return [
-            process
-            for process in psutil.process_iter()
-            if process.create_time() >= self.started and is_ray(process)
+            process for process in psutil.process_iter() if works_in(process, self.folder) and is_ray(process)
         ]
 
     def workers(self) -> list[psutil.Process]:
@@ -56,6 +53,13 @@ def words(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
+
+
+def works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return Path(process.cwd()) == folder.resolve()
+    except (psutil.Error, OSError):
+        return False
 
 
 def is_ray(process: psutil.Process) -> bool:

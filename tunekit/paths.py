@@ -88,6 +88,21 @@ class SearchPaths:
         return self.folder / ".lock"
 
     @property
+    def runner(self) -> Path:
+        """Who runs the search now (JSON); a process that was killed leaves it behind."""
+        return self.folder / "running.json"
+
+    @property
+    def control(self) -> Path:
+        """What other processes asked of the search, and what they were answered (JSON lines)."""
+        return self.folder / "control.jsonl"
+
+    @property
+    def control_lock(self) -> Path:
+        """Held while a line is added to it."""
+        return self.folder / ".control.lock"
+
+    @property
     def ray(self) -> Path:
         """Ray Tune's own files; tunekit never reads them."""
         return self.folder / "ray"
@@ -280,7 +295,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except Exception as error:
         full = os.strerror(errno.ENOSPC)
-        if isinstance(error, OSError) or not (full in str(error) or _is_full(path.parent)):
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)  # a write to an open file does not say where
+            raise
+        if not (full in str(error) or _is_full(path.parent)):
             raise
         raise OSError(errno.ENOSPC, full, str(path)) from None
     finally:

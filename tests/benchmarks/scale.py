@@ -12,6 +12,7 @@ import math
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.policy import SearchPolicy
 from tunekit.tuning.progress import trial_name
 from tunekit.tuning.ray_session import Machine, plan_resources, ray_session
+from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.study_export import export_study
 
 _SLOTS = 8
@@ -92,9 +94,9 @@ def main(trials: int, reports: int, sampler: str) -> None:
     paths.folder.mkdir(parents=True)
     space = load_space(find_space("resnet"))
     history = History(paths.history)
-    settings = {"name": "scale", "search_id": "scale", "dataset": "none", "space": "resnet", "created": 0.0}
     uri = f"sqlite:///{tracking_database(folder / 'results')}"
-    tracker = Tracker(paths, settings, uri, tracking_artifacts(folder / "results"), trial_name)
+    settings = SearchSettings("scale", "none", "resnet", trials, reports, 0, str(folder), uri)
+    tracker = Tracker(paths, asdict(settings), uri, tracking_artifacts(folder / "results"), trial_name)
     progress, keeper = Progress(history, trials), CheckpointKeeper(paths, history, 3)
     for listener in (tracker.record, keeper.event, progress.event):
         history.subscribe(listener)
@@ -114,8 +116,10 @@ def main(trials: int, reports: int, sampler: str) -> None:
         )
         print(f"MLflow lacks {tracker.report().undelivered:,} events at the end of the last trial")
         started = time.perf_counter()
-        left = tracker.close(600).undelivered
-        print(f"and has them {time.perf_counter() - started:.0f} s later (left: {left})")
+        left = tracker.close(600)
+        print(
+            f"and has them {time.perf_counter() - started:.0f} s later (left: {left.undelivered}, {left.error})"
+        )
     started = time.perf_counter()
     export_study(history, space, paths)
     sizes = {

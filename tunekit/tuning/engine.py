@@ -32,6 +32,21 @@ def run_trials(
         time_budget: in seconds, or None.
         trainable: Ray's class of a trial.
     """
+    from ray.exceptions import OutOfMemoryError
+
+    stopper = DeskStopper(desk, time_budget)
+    while True:
+        try:
+            _fit(desk, stopper, resources, folder, trainable)
+            return
+        except RuntimeError as error:
+            # Where Ray's memory monitor ends a worker in the middle of an epoch, Tune gives up; a search does not.
+            if not isinstance(error.__cause__, OutOfMemoryError):
+                raise
+            desk.attempts_lost(f"OutOfMemoryError: {error.__cause__}")
+
+
+def _fit(desk: TrialDesk, stopper: DeskStopper, resources: Resources, folder: Path, trainable: type) -> None:
     from ray import tune
 
     tuner = tune.Tuner(
@@ -48,7 +63,7 @@ def run_trials(
         run_config=tune.RunConfig(
             name=uuid.uuid4().hex[:8],
             storage_path=str(folder),
-            stop=DeskStopper(desk, time_budget),
+            stop=stopper,
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

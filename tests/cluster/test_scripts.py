@@ -1,0 +1,73 @@
+"""The scripts of `cluster/`: well-formed, and clear about how they are used."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.files import CLUSTER, SCRIPTS, has, program, script
+
+every_script = pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: file.name)
+
+
+@every_script
+def test_bash_can_read_it(file: Path) -> None:
+    subprocess.run(["bash", "-n", file], check=True)
+
+
+@every_script
+@pytest.mark.skipif(not has("shellcheck"), reason="there is no shellcheck here")
+def test_shellcheck_finds_nothing(file: Path) -> None:
+    found = subprocess.run(["shellcheck", file], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+
+
+@every_script
+def test_no_script_ends_the_ray_of_others(file: Path) -> None:
+    code = [line.partition(" #")[0] for line in file.read_text().splitlines() if line[:1] != "#"]
+    assert not [line for line in code if "ray stop" in line and not line.lstrip().startswith("#")]
+
+
+@pytest.mark.parametrize("name", ["local-two-nodes.sh", "mlflow-server.sh", "search-or-resume.sh"])
+def test_without_arguments_it_says_how_it_is_used(name: str) -> None:
+    told = script(name)
+    assert told.returncode == 2
+    assert f"cluster/{name} " in told.stderr
+    assert "set -e" not in told.stderr
+
+
+@pytest.fixture
+def search_or_resume(tmp_path: Path) -> dict[str, str]:
+    """An environment in which `tunekit` says what it was asked for."""
+    program(tmp_path / "bin", "tunekit", 'printf "%s\\n" "$@"')
+    return {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "TUNEKIT_RESULTS_DIR": str(tmp_path / "results")}
+
+
+def test_a_search_that_is_not_there_begins(search_or_resume: dict[str, str]) -> None:
+    done = script("search-or-resume.sh", "mine", "digits", "--set", "a=b c", **search_or_resume)
+    assert done.stdout.splitlines() == ["search", "digits", "--set", "a=b c", "--name", "mine"]
+
+
+def test_a_search_that_is_there_goes_on(search_or_resume: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "results" / "mine").mkdir(parents=True)
+    (tmp_path / "results" / "mine" / "search.json").touch()
+    done = script("search-or-resume.sh", "mine", "digits", "--samples", "8", **search_or_resume)
+    assert done.stdout.splitlines() == ["resume", "mine"]
+
+
+def test_without_a_results_folder_nothing_begins(search_or_resume: dict[str, str]) -> None:
+    search_or_resume["TUNEKIT_RESULTS_DIR"] = ""
+    done = script("search-or-resume.sh", "mine", "digits", **search_or_resume)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert "TUNEKIT_RESULTS_DIR: names the folder that all nodes share" in done.stderr
+
+
+@pytest.mark.parametrize("file", sorted(CLUSTER.iterdir()), ids=lambda file: file.name)
+def test_no_file_names_a_registry_or_holds_a_secret(file: Path) -> None:
+    text = file.read_text()
+    for word in ("docker.io", "pypi.org", "ghcr.io", "quay.io", "nvcr.io", "gcr.io", "--index-url", "AKIA"):
+        assert word not in text
