@@ -47,13 +47,7 @@ def load_model(source: str, results_dir: Path, tracking_uri: str | None) -> Imag
 def _from_file(file: Path) -> ImageClassifier:
     if not file.is_file():
         raise TunekitError(f"no file {file}")
-    try:
-        winner = load_winner(file)
-    except RuntimeError as error:  # torch's, with a line for each tensor that does not fit
-        reason = " ".join(str(error).split())
-        raise TunekitError(
-            f"{file}: its weights are not those of the recipe beside them ({reason})"
-        ) from None
+    winner = load_winner(file)
     module = PixelsToProbabilities(winner)
     return ImageClassifier(module, winner.classes, winner.image_shape, winner.recipes, file.stem)
 

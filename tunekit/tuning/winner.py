@@ -25,8 +25,11 @@ def load_winner(file: Path) -> Classifier:
     network = _build(file, best)
     try:
         network.load_state_dict(best.weights)
-    except RuntimeError:
-        raise TunekitError(f"{file}: its weights are not those of its recipe") from None
+    except RuntimeError as error:  # torch's, with a line for each tensor that does not fit
+        reason = " ".join(str(error).split())
+        raise TunekitError(
+            f"{file}: its weights are not those of the recipe beside them ({reason})"
+        ) from None
     return Classifier(network.eval(), best.image_shape, best.classes, best.mean, best.std, [best.recipe])
 
 
