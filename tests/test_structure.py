@@ -45,7 +45,7 @@ DOORS = {
 }
 
 # The policy decides on plain numbers; these are the only files of tuning/ that see Ray.
-RAY_FILES = {"adapters", "cluster_nodes", "engine", "ray_session", "trainable"}
+RAY_FILES = {"adapters", "cluster_nodes", "engine", "ray_session", "remote_job", "trainable"}
 
 
 def room(file: Path) -> str:

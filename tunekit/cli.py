@@ -23,9 +23,12 @@ from tunekit.errors import TunekitError, nearest
 _SAMPLERS = ("portfolio", "rung-tpe", "random")
 _SCHEDULERS = ("asha-promotion", "asha", "hyperband", "median", "none")
 _EXPORT_FORMATS = ("onnx", "torch-export", "state-dict")
+_FROM_ENVIRONMENT = click.core.ParameterSource.ENVIRONMENT
 _LONGEST_TIME = 10 * 365 * 86400  # seconds
 _SMALLEST_SHARE = 0.0001  # Ray knows no smaller ones
+_PATIENCE_AT_STOP = 60.0  # seconds; a search writes its report and tells MLflow before it ends
 _LONGEST_MESSAGE = 600  # characters; what came may be a whole file
+_TRAINING = ("search", "baseline", "resume", "retrain-best")  # as a job they run on after Ctrl-C
 # Of files and folders that a person named: not there, not allowed, read-only, full, too long a name ...
 _FILE_ERRORS = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
@@ -33,10 +36,27 @@ _FILE_ERRORS = {
 }
 
 
+class _Command(click.Command):
+    """A command whose `--address` may be that of a job server: then it runs on that cluster, as a job."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["tunekit.typed"] = self.make_parser(ctx).parse_args(list(args))[0]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if not _is_job_server(ctx.params.get("address")):
+            return super().invoke(ctx)
+        from tunekit.tuning.remote_job import run_remotely
+
+        return sys.exit(run_remotely(ctx.params["address"], _as_job(ctx), _echo_line, _note))
+
+
 class _Group(click.Group):
     """Says the nearest command on a typing error; turns our errors into one line and exit code 1, and signals
     to end into exit code 130.
     """
+
+    command_class = _Command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
@@ -120,6 +140,17 @@ class _Size(click.ParamType[int]):
         return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
 
 
+class _Samples(click.ParamType[str]):
+    """`80`, in all, or `+50`, on top."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"\+?[0-9]{1,7}", value):
+            self.fail(f"must be a number such as 80, in all, or +50, on top, but got {value!r}", param, ctx)
+        return str(value)
+
+
 _results_option = click.option(
     "--results-dir",
     type=_GivenPath(path_type=Path, file_okay=False),
@@ -162,7 +193,15 @@ _address_option = click.option(
     envvar="RAY_ADDRESS",
     show_envvar=True,
     callback=lambda ctx, param, value: _join(value),
-    help="Ray cluster to join: auto on one of its nodes, or HOST:PORT.  [default: a Ray of its own, here]",
+    help="Ray cluster to join: auto on one of its nodes, or HOST:PORT; or its job server, http://HOST:8265, "
+    "to run there as a job.  [default: a Ray of its own, here]",
+)
+_job_server_option = click.option(
+    "--address",
+    envvar="RAY_ADDRESS",
+    show_envvar=True,
+    callback=lambda ctx, param, value: _join(value),
+    help="The cluster's job server, http://HOST:8265.",
 )
 _name_argument = click.argument("name", required=False)
 
@@ -347,6 +386,150 @@ def resume(
     from tunekit.tuning.progress import make_view
 
     _run(find_search(results_dir, name), make_view(quiet), time_budget, address, disk_budget)
+
+
+@main.command(cls=click.Command)
+@_name_argument
+@_job_server_option
+def attach(name: str | None, address: str | None) -> None:
+    """Follow the job of the search NAME (default: the latest job) on a cluster, from its first line on.
+
+    Ctrl-C leaves it running; else the exit code is that of the job.
+
+    \b
+    tunekit attach cifar10-deep --address http://127.0.0.1:8265
+    """
+    from tunekit.tuning.remote_job import attach as follow
+
+    sys.exit(follow(_job_server(address), name, _echo_line, _note))
+
+
+@main.command(cls=click.Command)
+@click.argument("name")
+@_job_server_option
+@click.option(
+    "--to",
+    type=_GivenPath(path_type=Path, file_okay=False),
+    default=Path("results"),
+    envvar="TUNEKIT_RESULTS_DIR",
+    show_envvar=True,
+    help="Where searches lie here; - prints it as text.",
+)
+@click.option(
+    "--results-dir", callback=_given, help="Where searches lie on the cluster.  [default: as there]"
+)
+def fetch(name: str, address: str | None, to: Path, results_dir: str | None) -> None:
+    """Bring home what is small and useful of the search NAME on a cluster: 'tunekit best' and such work then.
+
+    That is its history, space, report and the weights of its best trials; the search may still run.
+
+    \b
+    tunekit fetch cifar10-deep --address http://127.0.0.1:8265
+    """
+    from tunekit.tuning.remote_job import RemoteCommand
+    from tunekit.tuning.remote_job import fetch as bring
+
+    if to == Path("-"):
+        _print_parcel(name, results_dir)
+        return
+    words = ["fetch", "--to=-", *([f"--results-dir={results_dir}"] if results_dir else [])]
+    paths = bring(_job_server(address), RemoteCommand(tuple(words), (name,)), to, name)
+    click.echo(f"Search {name} is in {paths.folder}")
+    click.echo(f"Best recipe: tunekit best {name}{_results_flag(paths.folder.parent)}")
+
+
+@main.command()
+@_name_argument
+@_results_option
+@_json_option
+def status(name: str | None, results_dir: Path, as_json: bool) -> None:
+    """Say where the search NAME (default: the latest) stands: who runs it, its trials, what is left.
+
+    Reads the search's folder alone, so it works while the search runs, here or on another machine.
+
+    \b
+    tunekit status
+    tunekit status mnist-vgg --json | jq .seconds_left
+    watch tunekit status
+    """
+    from tunekit.paths import find_search
+    from tunekit.reporting.status import search_status, status_lines, unfinished_table
+
+    row = search_status(find_search(results_dir, name))
+    if as_json:
+        click.echo(json.dumps(row, indent=2))
+        return
+    for line in status_lines(row):
+        click.echo(_printable(line))
+    if row["unfinished"]:
+        click.echo()
+        _print_table(unfinished_table(row))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--samples", type=_Samples(), help="Samples in all, or +N for N more.")
+@click.option("--epochs", hidden=True)
+@_results_option
+def extend(name: str, samples: str | None, epochs: str | None, results_dir: Path) -> None:
+    """Give the search NAME more samples, while it runs or afterwards.
+
+    One that runs, here or on another machine, goes on to them; one that does not goes on with 'tunekit
+    resume'. Trials that were stopped stay stopped. Epochs cannot be extended: the learning-rate schedule
+    spans them.
+
+    \b
+    tunekit extend mnist-vgg --samples +50
+    tunekit extend mnist-vgg --samples 80
+    """
+    from tunekit.paths import find_search
+    from tunekit.tuning.control_file import Request
+
+    if epochs is not None:
+        raise click.UsageError(
+            "epochs cannot be extended: the learning-rate schedule of every trial spans them; "
+            f"start a new search with --epochs and --start-from {name}"
+        )
+    if samples is None:
+        raise click.UsageError("give --samples: how many in all, or +N for N more")
+    number = int(samples.removeprefix("+"))
+    more = samples.startswith("+")
+    paths = find_search(results_dir, name)
+    answer = _ask(paths, Request("extend", more=number) if more else Request("extend", samples=number))
+    if answer is not None and not answer.running:
+        click.echo(f"Go on with:  tunekit resume {paths.name}{_results_flag(paths.folder.parent)}")
+
+
+@main.command()
+@click.argument("name")
+@click.option("--trial", type=click.IntRange(0, 10**6), help="End this trial alone; the search goes on.")
+@_results_option
+def stop(name: str, trial: int | None, results_dir: Path) -> None:
+    """End the search NAME, which runs in another process, here or on another machine.
+
+    It ends as by Ctrl-C there, and 'tunekit resume' goes on with it. A single trial ends after the epoch
+    that it is in, or at once if it is paused, and keeps the values that it has.
+
+    \b
+    tunekit stop mnist-vgg
+    tunekit stop mnist-vgg --trial 7
+    """
+    from tunekit.paths import find_search
+    from tunekit.tuning.control import wait_for_end
+    from tunekit.tuning.control_file import Request
+
+    paths = find_search(results_dir, name)
+    if trial is not None:
+        _ask(paths, Request("stop_trial", trial=trial))
+        return
+    answer = _ask(paths, Request("stop"))
+    if answer is None:
+        return
+    if wait_for_end(paths, _PATIENCE_AT_STOP):
+        where = _results_flag(paths.folder.parent)
+        click.echo(f"It has ended. Go on with:  tunekit resume {paths.name}{where}")
+    else:
+        click.echo(f"It still writes its report: 'tunekit status {paths.name}' says when it has ended.")
 
 
 @main.command()
@@ -879,6 +1062,94 @@ def _join(address: str | None) -> str | None:
     return address
 
 
+def _is_job_server(address: str | None) -> bool:
+    return bool(address) and str(address).lower().startswith(("http://", "https://"))
+
+
+def _job_server(address: str | None) -> str:
+    if address is None or not _is_job_server(address):
+        raise click.UsageError(f"--address must be that of a job server, http://HOST:8265, but got {address}")
+    return address
+
+
+def _as_job(ctx: click.Context) -> Any:
+    """What was typed, as a command for a cluster; a search gets its name here, a space file goes along."""
+    from tunekit.tracking.server import tracking_uri
+    from tunekit.tuning.remote_job import RemoteCommand
+
+    command, typed = ctx.command.name or "", dict(ctx.meta["tunekit.typed"])
+    typed.pop("address", None)
+    trains = _trained_search(ctx) if command in _TRAINING else None
+    if command in ("search", "baseline"):
+        typed["name"] = trains
+    space_file = _own_space(ctx.params.get("space"))
+    if space_file:
+        del typed["space"]
+    if str(typed.get("tracking_uri")).startswith(("http://", "https://")):
+        typed["tracking_uri"] = tracking_uri(Path(), typed["tracking_uri"])  # a password is not for the words
+    for param in ctx.command.params:
+        if ctx.get_parameter_source(param.name or "") is _FROM_ENVIRONMENT and param.name != "address":
+            _note(f"Note: {param.opts[0]} of the environment here does not go along: give it as an option")
+    options, arguments = _words(ctx.command, typed)
+    return RemoteCommand((command, *options), tuple(arguments), trains, space_file)
+
+
+def _words(command: click.Command, typed: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Options and arguments that say again what click's parser made of them."""
+    options: list[str] = []
+    arguments: list[str] = []
+    for param in command.params:
+        value = typed.get(param.name or "")
+        values: Any = value if isinstance(value, list | tuple) else [value] * isinstance(value, str)
+        if isinstance(param, click.Argument):
+            arguments += values
+        elif value is True:
+            options.append(param.opts[0])
+        else:
+            options += [f"{param.opts[0]}={one}" for one in values]
+    return options, arguments
+
+
+def _trained_search(ctx: click.Context) -> str:
+    given = ctx.params
+    patterns = given.get("patterns") or [given.get("baseline_id")]
+    if name := given.get("name") or given.get("folder_name"):
+        return str(name)
+    if ctx.command.name == "search":
+        return _default_name(given["dataset"], given["space"])
+    if patterns[0]:
+        return _default_name("", patterns[0])
+    raise click.UsageError("give the NAME of the search: only the cluster knows which one is the latest")
+
+
+def _own_space(space: str | None) -> Path | None:
+    """The file of a search space that lies here, checked; None for the name of a space, or a file there."""
+    from tunekit.paths import find_space, shipped_spaces
+    from tunekit.space import load_space
+
+    if not space or space in shipped_spaces() or not Path(space).is_file():
+        return None
+    load_space(find_space(space))
+    return Path(space)
+
+
+def _echo_line(line: str) -> None:
+    click.echo(_printable(line), nl=False)
+
+
+def _note(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _print_parcel(name: str, results_dir: str | None) -> None:
+    from tunekit.paths import find_search
+    from tunekit.tuning.parcel import pack
+
+    where = results_dir or os.environ.get("TUNEKIT_RESULTS_DIR") or "results"
+    for line in pack(find_search(Path(where), name)):
+        click.echo(line)
+
+
 def _run(
     paths: Any, view: Any, time_budget: float | None, address: str | None, disk_budget: int | None = None
 ) -> None:
@@ -918,6 +1189,21 @@ def _run(
         click.echo(f"Next space:  {paths.proposed_space}  (with --start-from {paths.name})")
     click.echo(f"Review:      tunekit ui{where}")
     click.echo(f"A model:     tunekit retrain-best {paths.name}{where}")
+
+
+def _ask(paths: Any, request: Any) -> Any:
+    """Ask something of a search and say what came of it; None if it was not answered yet."""
+    from tunekit.tuning.control import ask
+
+    answer = ask(paths, request)
+    if answer is None:
+        click.echo(
+            f"Asked, but not answered yet: the process that works on search {paths.name} does it when it "
+            "looks, or the next 'tunekit resume' does; 'tunekit status' shows where it stands."
+        )
+    else:
+        click.echo(_one_line(f"{answer.words[:1].upper()}{answer.words[1:]}."))
+    return answer
 
 
 def _only_with_baselines(*names: str) -> None:

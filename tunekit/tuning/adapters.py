@@ -19,6 +19,7 @@ from ray.tune.search import Searcher
 from tunekit.errors import StorageError
 from tunekit.history import Trial
 from tunekit.tuning.assignment import Assignment
+from tunekit.tuning.control import Control
 from tunekit.tuning.trial_policy import Suggestion, TrialPolicy
 
 _log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class TrialDesk:
         samples: int,
         assign: Callable[[Suggestion], Assignment],
         look_after: Callable[[Trial], str | None] = lambda trial: None,
+        control: Control | None = None,
     ) -> None:
         """
         Args:
@@ -48,12 +50,14 @@ class TrialDesk:
             assign: turns a suggestion into what a worker needs.
             look_after: is shown each trial that got an epoch further or ended, and says in one line if
                 going on is of no use.
+            control: carries out what other processes ask meanwhile.
         """
         self.policy = policy
         self.problem: str | None = None  # why the trials were stopped, in one line
         self._samples = samples
         self._assign = assign
         self._look_after = look_after
+        self._control = control
         self._trial_of: dict[str, int] = {}  # Ray's id of an attempt to the trial's
         self._lost_attempts: Counter[int] = Counter()
 
@@ -61,6 +65,15 @@ class TrialDesk:
     def finished(self) -> bool:
         """Whether every trial has ended, or none is to go on."""
         return self.problem is not None or self.policy.has_ended(self._samples)
+
+    def asked_to_end(self) -> bool:
+        """Do what other processes ask; returns whether that is to end the search. May be called often."""
+        if self._control is None:
+            return False
+        with self._noting_problems():
+            self._control.attend()
+        self._samples = self._control.settings.trials
+        return self._control.stopping
 
     def hand_out(self, ray_id: str) -> Assignment | None:
         """The next trial, or None while there is none: then running ones may still bring one about."""
@@ -83,15 +96,22 @@ class TrialDesk:
 
     def attempt_lost(self, ray_id: str, reason: str) -> None:
         """A worker or its machine failed: hand the trial out again, or give it up."""
+        self._lose_attempt(self._trial_of[ray_id], reason)
+
+    def attempts_lost(self, reason: str) -> None:
+        """All that runs is gone."""
+        for trial_id in sorted(self.policy.history.running):
+            self._lose_attempt(trial_id, reason)
+
+    def _lose_attempt(self, trial_id: int, reason: str) -> None:
         if self.problem is not None:
             return
-        trial_id = self._trial_of[ray_id]
         self._lost_attempts[trial_id] += 1
         _log.error("trial %d, attempt %d: %s", trial_id, self._lost_attempts[trial_id], reason)
-        if self._lost_attempts[trial_id] < _ATTEMPTS:
-            self.policy.interrupt(trial_id)
-            return
         with self._noting_problems():
+            if self._lost_attempts[trial_id] < _ATTEMPTS:
+                self.policy.interrupt(trial_id)
+                return
             self._give_up(trial_id, reason)
             self.problem = self._look_after(self.policy.history.trials[trial_id])
 
@@ -190,7 +210,8 @@ class PolicyScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
 
 
 class DeskStopper(_NotSaved, Stopper):  # type: ignore[misc]
-    """Ends all trials when the desk has a problem or the time is up, whatever the machine's clock does."""
+    """Ends all trials when the desk has a problem, somebody asks for it or the time is up, whatever the
+    machine's clock does."""
 
     def __init__(self, desk: TrialDesk, time_budget: float | None) -> None:
         self._desk = desk
@@ -202,4 +223,4 @@ class DeskStopper(_NotSaved, Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         late = self._deadline is not None and time.monotonic() >= self._deadline
-        return late or self._desk.problem is not None
+        return late or self._desk.asked_to_end() or self._desk.problem is not None

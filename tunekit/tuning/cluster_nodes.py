@@ -10,6 +10,8 @@ from tunekit.data.pack import Pack, copied_pack
 from tunekit.errors import DataError, ResourceError
 from tunekit.paths import SearchPaths
 
+_ANSWERS_WITHIN = 120.0  # seconds; a node may have to start a process and read its packages from a slow disk
+
 
 def prepare_nodes(paths: SearchPaths, pack: Pack) -> Path | None:
     """Check that every node that is there has this tunekit and sees the folder of the search.
@@ -33,7 +35,11 @@ def prepare_nodes(paths: SearchPaths, pack: Pack) -> Path | None:
 
 
 def _ask_nodes(paths: SearchPaths, pack: Pack) -> dict[str, dict[str, Any]]:
-    """What each node says of itself, by its address."""
+    """What each node says of itself, by its address.
+
+    Raises:
+        ResourceError: if one cannot say anything: it is gone, or has no tunekit.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -45,7 +51,21 @@ def _ask_nodes(paths: SearchPaths, pack: Pack) -> dict[str, dict[str, Any]]:
         )
         for address, node in nodes.items()
     }
-    return {address: ray.get(answer) for address, answer in asked.items()}
+    return {address: _answer(address, answer) for address, answer in asked.items()}
+
+
+def _answer(address: str, asked: Any) -> dict[str, Any]:
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+
+    try:
+        answer: dict[str, Any] = ray.get(asked, timeout=_ANSWERS_WITHIN)
+    except GetTimeoutError:
+        raise ResourceError(f"node {address} does not answer within {_ANSWERS_WITHIN:.0f} s") from None
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ResourceError(f"node {address} cannot run tunekit: {reason}") from None
+    return answer
 
 
 def _look(settings: Path, pack: Pack) -> dict[str, Any]:

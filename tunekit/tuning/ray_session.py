@@ -7,6 +7,8 @@ import logging
 import os
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +17,8 @@ from pathlib import Path
 
 from tunekit.errors import ResourceError
 from tunekit.tracking.server import login_withheld
+
+_LISTENS_WITHIN = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Resources:
     gpus_per_trial: float
     slots: int  # trials at a time, on the nodes that are there
     most_at_once: int  # trials at a time if nodes come
+    may_grow: bool = False  # whether nodes may come
 
     def words(self) -> str:
         """`2 at a time with 1 CPU each`."""
@@ -62,7 +67,7 @@ def ray_session(log_file: Path, machine: Machine) -> Iterator[None]:
     try:
         with login_withheld():  # workers record nothing
             if machine.address:
-                _join(machine.address)
+                _join(machine.address, log_file)
             else:
                 _start(machine, folder)
         # Tune ends cleanly on SIGUSR1; on SIGTERM Ray would abort.
@@ -92,17 +97,47 @@ def _start(machine: Machine, folder: str) -> None:
     )
 
 
-def _join(address: str) -> None:
+def _join(address: str, log_file: Path) -> None:
     import ray
 
+    _check_listens(address)
     try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
+        with _stderr_to(log_file):
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ResourceError(
             f"--address {address}: no Ray cluster answers there ({reason}); its token is taken from "
             "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         ) from None
+
+
+def _check_listens(address: str) -> None:
+    """Where nobody listens Ray would try for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise ResourceError(f"--address must be auto or HOST:PORT, but got {address!r}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENS_WITHIN).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ResourceError(f"--address {address}: no Ray cluster answers there ({reason})") from None
+
+
+@contextmanager
+def _stderr_to(file: Path) -> Iterator[None]:
+    """What Ray's C++ part says of each attempt to join goes to `file` inside the block."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(file, "ab") as log:
+            os.dup2(log.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 class _LogFile(logging.FileHandler):
@@ -140,10 +175,13 @@ def plan_resources(
     Raises:
         ResourceError: if no node can take a trial.
     """
+    return divide(_nodes(), samples, cpus_per_trial, gpus_per_trial, may_grow)
+
+
+def _nodes() -> list[Node]:
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return divide(nodes, samples, cpus_per_trial, gpus_per_trial, may_grow)
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def divide(
@@ -179,7 +217,19 @@ def divide(
         gpus_per_trial=gpus,
         slots=max(slots, 1),
         most_at_once=samples if may_grow else max(slots, 1),
+        may_grow=may_grow,
     )
+
+
+def room_now(resources: Resources) -> int:
+    """How many trials may have begun and not ended: in a cluster those that its nodes take now, and a
+    quarter more that wait, so that it has a reason to grow. What is proposed later knows more results.
+    """
+    if not resources.may_grow:
+        return resources.most_at_once
+    most, cpus, gpus = resources.most_at_once, resources.cpus_per_trial, resources.gpus_per_trial
+    running = divide(_nodes(), most, cpus, gpus, may_grow=True).slots
+    return min(most, running + max(1, running // 4))
 
 
 def _cpu_share(with_gpus: Sequence[Node], gpus_per_trial: float, samples: int) -> float:
@@ -197,12 +247,14 @@ def _trials_on(node: Node, cpus: float, gpus: float, most: int) -> int:
 
 
 def check_shares(cpus_per_trial: float | None, gpus_per_trial: float | None, machine: Machine) -> None:
-    """Check, before Ray starts and anything is written, that a trial fits this machine.
+    """Check, before Ray starts and anything is written, that a trial fits this machine, or that somebody
+    listens where a cluster is to be joined.
 
     Raises:
         ResourceError: naming the option, what came and what there is.
     """
     if machine.address:
+        _check_listens(machine.address)
         return  # its nodes are known when it was joined, and more may come
     if cpus_per_trial:
         cpus = machine.cpus if machine.cpus is not None else os.cpu_count() or 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split
-from tunekit.errors import TrackingError
+from tunekit.errors import StorageError, TrackingError
 from tunekit.history import History, Trial
 from tunekit.paths import SearchPaths, tracking_artifacts
 from tunekit.recipe import Recipe, describe
@@ -23,6 +23,7 @@ from tunekit.tracking.server import check_reachable
 from tunekit.tracking.writer import Teller, Tracker
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
+from tunekit.tuning.control import Control
 from tunekit.tuning.earlier_search import earlier_searches
 from tunekit.tuning.estimate import DiskNeed, Estimate, disk_need, estimate
 from tunekit.tuning.failure_watch import FailureWatch
@@ -31,6 +32,7 @@ from tunekit.tuning.progress import View, size, trial_mark, trial_name
 from tunekit.tuning.provision import first_weights_file
 from tunekit.tuning.ray_session import Machine, Resources
 from tunekit.tuning.reopening import locked, same_data
+from tunekit.tuning.runner import announced
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.study_export import export_study
 from tunekit.tuning.training_on_ray import train_on_ray
@@ -76,7 +78,7 @@ def run_search(
         SearchError: if another process runs this search, or its data changed.
         StorageError: if the checkpoints of a trial do not fit.
     """
-    with locked(paths):
+    with locked(paths), announced(paths):
         started = time.monotonic()
         settings = _load_settings(paths, disk_budget)
         pack = same_data(settings)
@@ -97,19 +99,33 @@ def run_search(
         for listener in (tracker.record, keeper.event, view.event):
             history.subscribe(listener)
         policy = policy_of(settings, space, history, earlier_searches(paths, settings.start_from, space))
+        control = Control(paths, settings, policy, view.say)
         _warn_if_away(settings, view)
         problem = None
         with tracker:
-            if not policy.has_ended(settings.trials):
-                work = _SearchWork(paths, settings, pack, policy, keeper, FailureWatch(settings.max_failures))
-                problem = train_on_ray(work, paths, settings, pack, view, time_budget, machine or Machine())
-            finished = policy.has_ended(settings.trials)
-            if finished:
-                policy.stop_paused()
-            _close_books(paths, space, history, keeper, tracker, finished, tell)
+            if not policy.has_ended(control.settings.trials):
+                work = _SearchWork(paths, control, pack, policy, keeper, FailureWatch(settings.max_failures))
+                asked = machine or Machine()
+                problem = train_on_ray(work, paths, settings, pack, view, time_budget, asked, control)
+            control.close()
+            finished = policy.has_ended(control.settings.trials)
+            try:
+                if finished:
+                    policy.stop_paused()
+                _close_books(paths, space, history, keeper, tracker, finished, tell)
+            except (StorageError, OSError) as error:  # a resume closes what a full disk leaves open
+                finished, problem = False, problem or _disk_words(error)
+                tracker.finish("interrupted")
             undelivered = tracker.close(_TRACKING_GRACE).undelivered
+        control.close()  # that took a while
         history.close()
         return SearchOutcome(paths, history, finished, problem, time.monotonic() - started, undelivered)
+
+
+def _disk_words(error: StorageError | OSError) -> str:
+    if isinstance(error, StorageError):
+        return str(error)
+    return f"{error.filename} cannot be written: {error.strerror}"
 
 
 def _load_settings(paths: SearchPaths, disk_budget: int | None) -> SearchSettings:
@@ -134,11 +150,16 @@ class _SearchWork:
     """The part of a search in which trials run, as `train_on_ray` takes it."""
 
     paths: SearchPaths
-    settings: SearchSettings
+    control: Control
     pack: Pack
     policy: SearchPolicy
     keeper: CheckpointKeeper
     failures: FailureWatch
+
+    @property
+    def settings(self) -> SearchSettings:
+        """As they are now: a search can be extended while it runs."""
+        return self.control.settings
 
     @property
     def history(self) -> History:

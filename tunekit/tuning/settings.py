@@ -134,6 +134,9 @@ class SearchSettings:
         """Write `search.json`."""
         with atomic_write(paths.settings) as temporary:
             temporary.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+            if paths.settings.exists():  # searches are listed in the order in which they began
+                began = paths.settings.stat().st_mtime_ns
+                os.utime(temporary, ns=(began, began))
 
     @classmethod
     def load(cls, paths: SearchPaths) -> SearchSettings:

@@ -13,6 +13,8 @@ from tunekit.paths import SearchPaths
 from tunekit.tracking.server import masked
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.cluster_nodes import prepare_nodes
+from tunekit.tuning.control import Control
+from tunekit.tuning.control_file import MOST_SAMPLES
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, NetworkCost
 from tunekit.tuning.progress import View, duration, size
 from tunekit.tuning.ray_session import Machine, Resources, plan_resources, ray_session
@@ -29,6 +31,7 @@ def train_on_ray(
     view: View,
     time_budget: float | None,
     machine: Machine,
+    control: Control | None = None,
 ) -> str | None:
     """Train until the policy has no more, the time is up, a signal comes or going on is of no use.
 
@@ -40,6 +43,7 @@ def train_on_ray(
         view: shown to a person.
         time_budget: in seconds, or None.
         machine: what Ray may hand out.
+        control: carries out what other processes ask meanwhile.
     Returns:
         Why the trials were stopped though there is more to train, if it was no signal and not the time.
     """
@@ -55,9 +59,18 @@ def train_on_ray(
             )
             shared_pack = prepare_nodes(paths, pack) if joined else None
             _say_plan(work, paths, settings, measuring.costs(), resources, view)
-            return _run(work, paths, view, time_budget, resources, shared_pack)
+            if control is not None:
+                resources = _room_to_extend(resources)
+            return _run(work, paths, view, time_budget, resources, shared_pack, control)
     except KeyboardInterrupt:  # while Ray starts or ends; in between Tune takes it
         return None
+
+
+def _room_to_extend(resources: Resources) -> Resources:
+    """Trials that are asked for later may run on what so few as now leave idle."""
+    cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
+    most = plan_resources(MOST_SAMPLES, cpus, gpus, resources.may_grow).most_at_once
+    return replace(resources, most_at_once=most)
 
 
 def _say_plan(
@@ -84,6 +97,7 @@ def _run(
     time_budget: float | None,
     resources: Resources,
     shared_pack: Path | None,
+    control: Control | None,
 ) -> str | None:
     from tunekit.tuning.adapters import TrialDesk
     from tunekit.tuning.engine import run_trials
@@ -93,7 +107,7 @@ def _run(
         return replace(work.assignment(suggestion, resources), shared_pack=shared)
 
     view.begin(work)
-    desk = TrialDesk(work.policy, work.trials, assign, work.problem)
+    desk = TrialDesk(work.policy, work.trials, assign, work.problem, control)
     try:
         run_trials(desk, resources, paths.ray, time_budget)
     finally:

@@ -33,6 +33,7 @@ class TrialPolicy(ABC):
         """
         self.history = history
         self._to_resume = deque(to_resume)
+        self._to_stop: dict[int, str] = {}  # trials in training that are to end, and why
 
     @abstractmethod
     def has_next(self, samples: int) -> bool:
@@ -79,6 +80,8 @@ class TrialPolicy(ABC):
             return "stop"
         result = Event("result", trial_id, epoch=epoch, value=value, metrics=metrics, worker=worker)
         decision, end = self._decide(trial, epoch, value)
+        if trial_id in self._to_stop and decision != "stop":
+            decision, end = "stop", Event("stop", trial_id, epoch=epoch, reason=self._to_stop.pop(trial_id))
         # Together, so that a crash never leaves a result whose decision nobody knows.
         self.history.append(result, *([end] if end else []))
         return decision
@@ -93,7 +96,28 @@ class TrialPolicy(ABC):
 
     def interrupt(self, trial_id: int) -> None:
         """The machine failed the trial once: it is suggested again and goes on from its checkpoint."""
-        self._to_resume.append(trial_id)
+        if trial_id in self._to_stop:
+            epoch = self.history.trials[trial_id].epoch
+            self.history.append(Event("stop", trial_id, epoch=epoch, reason=self._to_stop.pop(trial_id)))
+        else:
+            self._to_resume.append(trial_id)
+
+    def in_training(self, trial_id: int) -> bool:
+        """Whether a worker trains the trial now; one that waits to go on is not."""
+        return self.history.trials[trial_id].unfinished and trial_id not in self._to_resume
+
+    def stop_early(self, trial_id: int, reason: str) -> None:
+        """A person ends a trial that has not ended: after the epoch that it is in, or now if it waits.
+
+        Nothing is held against its recipe: it keeps the values that it has.
+        """
+        if self.in_training(trial_id):
+            self._to_stop[trial_id] = reason
+            return
+        if trial_id in self._to_resume:
+            self._to_resume.remove(trial_id)
+        epoch = self.history.trials[trial_id].epoch
+        self.history.append(Event("stop", trial_id, epoch=epoch, reason=reason))
 
     def _resume(self, trial_id: int) -> Suggestion:
         self.history.append(Event("resume", trial_id))

@@ -1,0 +1,1 @@
+"""Searches on several Ray nodes that only a network joins."""
