@@ -209,8 +209,8 @@ class History:
         return self._repeats.get(trial.recipe_id, [])
 
     def trainings(self, trial: Trial) -> list[Trial]:
-        """What judges the recipe of `trial`: its first trial, and its repeats that ended and are not lost."""
-        repeats = [other for other in self.repeats(trial) if other.over and other.status != "lost"]
+        """What judges the recipe of `trial`: its first trial, and its repeats that completed or failed."""
+        repeats = [other for other in self.repeats(trial) if other.status in ("completed", "failed")]
         return [self.trials[trial.recipe_id], *repeats]
 
     def recipe_value(self, trial: Trial) -> float:

@@ -226,7 +226,7 @@ def test_the_best_epoch_stands_beside_the_last(ended: Search) -> None:
     ("trial", "status", "outcome"),
     [
         (0, "FINISHED", "completed"),
-        (1, "KILLED", "stopped early at rung 1"),
+        (1, "KILLED", "stopped early at epoch 1"),
         (2, "FAILED", "failed: training loss is nan in epoch 1"),
         (3, "FAILED", "lost: the node died"),
         (4, "SCHEDULED", "paused at rung 1"),
@@ -493,7 +493,7 @@ def test_a_paused_trial_waits_goes_on_and_is_killed_with_the_search(search: Sear
     children = search.children
     assert [(children[n].info.status, children[n].data.tags["outcome"]) for n in range(2)] == [
         ("FINISHED", "completed"),
-        ("KILLED", "stopped early at rung 1"),
+        ("KILLED", "stopped early at epoch 1"),
     ]
     assert [point.step for point in search.points(0, "val_accuracy")] == [1, 2]
     assert search.parent.data.metrics["trials_paused"] == 0

@@ -83,7 +83,7 @@ class State(NamedTuple):
         outcome = {
             "paused": f"paused at rung {trial.rung}",
             "interrupted": f"interrupted at epoch {trial.epoch}",
-            "stopped": f"stopped early at rung {trial.rung}",
+            "stopped": f"stopped {trial.reason or 'early'} at epoch {trial.rung}",
             "failed": f"failed: {trial.reason}",
             "lost": f"lost: {trial.reason}",
         }.get(status, status)

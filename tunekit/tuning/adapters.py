@@ -101,7 +101,8 @@ class TrialDesk:
     def attempts_lost(self, reason: str) -> None:
         """All that runs is gone."""
         for trial_id in sorted(self.policy.history.running):
-            self._lose_attempt(trial_id, reason)
+            if self.policy.in_training(trial_id):
+                self._lose_attempt(trial_id, reason)
 
     def _lose_attempt(self, trial_id: int, reason: str) -> None:
         if self.problem is not None:

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ def _run_shortly(address: str, command: RemoteCommand, say: Say) -> int:
 def _short_job(client: Any, command: RemoteCommand) -> Iterator[str]:
     """A job that leaves no entry in the list of jobs; its log stays on the head's disk."""
     job = f"tunekit-{command.words[0]}~{uuid.uuid4().hex[:8]}"
-    client.submit_job(entrypoint=entry_point(command), submission_id=job)
+    _hand_over(client, entrypoint=entry_point(command), submission_id=job)
     try:
         yield job
     finally:
@@ -167,13 +168,25 @@ def _submit(client: Any, address: str, command: RemoteCommand) -> str:
     taken = {job.submission_id for job in jobs}
     ids = (f"tunekit-{name}{f'~{number}' if number > 1 else ''}" for number in range(1, len(taken) + 2))
     with _environment(command) as environment:
-        submitted: str = client.submit_job(
+        return _hand_over(
+            client,
             entrypoint=entry_point(command),
             submission_id=next(job for job in ids if job not in taken),
             runtime_env=environment,
             metadata={_SEARCH: name},
         )
-    return submitted
+
+
+def _hand_over(client: Any, **job: Any) -> str:
+    begun = time.monotonic()
+    while True:
+        try:
+            submitted: str = client.submit_job(**job)
+            return submitted
+        except RuntimeError as error:  # a cluster's head answers some seconds before it takes jobs
+            if "No available agent" not in str(error) or time.monotonic() - begun > _PATIENCE:
+                raise
+        time.sleep(1)
 
 
 @contextmanager
@@ -255,13 +268,19 @@ def _log(client: Any, job: str) -> Iterator[str]:
 
 
 def _tail(client: Any, job: str) -> Iterator[str]:
-    async def following(chunks: AsyncIterator[str]) -> str | None:
-        return await anext(chunks, None)
-
     chunks = client.tail_job_logs(job)
     with asyncio.Runner() as runner:
-        while (chunk := runner.run(following(chunks))) is not None:
+        while (chunk := _next(runner, chunks)) is not None:
             yield chunk
+
+
+def _next(runner: asyncio.Runner, chunks: AsyncIterator[str]) -> str | None:
+    async def following() -> str | None:
+        return await anext(chunks, None)
+
+    with warnings.catch_warnings():  # Ray speaks to aiohttp as earlier versions of it wanted
+        warnings.filterwarnings("ignore", "ssl=None is deprecated", DeprecationWarning)
+        return runner.run(following())
 
 
 def _jobs(client: Any) -> list[Any]:
