@@ -65,7 +65,7 @@ def ray_session(log_file: Path, machine: Machine) -> Iterator[None]:
     previous = signal.getsignal(signal.SIGTERM)
     folder = tempfile.mkdtemp(prefix="tunekit-ray-")  # Ray's own, below /tmp, anybody may write to
     try:
-        with login_withheld():  # workers record nothing
+        with login_withheld(), _interruptible():  # workers record nothing
             if machine.address:
                 _join(machine.address, log_file)
             else:
@@ -81,6 +81,15 @@ def ray_session(log_file: Path, machine: Machine) -> Iterator[None]:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """While Ray starts, it takes SIGTERM for itself and ends the process: an interruption like others."""
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
 
 
 def _start(machine: Machine, folder: str) -> None:
