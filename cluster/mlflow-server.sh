@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# MLflow with a real database: PostgreSQL, an artifact store and the server, in the foreground; Ctrl-C ends all.
+# MLflow with a real database: PostgreSQL, a folder of artifacts and the server, in the foreground; Ctrl-C ends all.
 #
-#   cluster/mlflow-server.sh FOLDER [--artifacts URI] [--host ADDRESS] [--port NUMBER]
+#   cluster/mlflow-server.sh FOLDER [--artifacts FOLDER] [--host ADDRESS] [--port NUMBER]
 #                            [--allowed-hosts LIST] [--password-file FILE] [--workers NUMBER]
 #
 # FOLDER         database, artifacts and logs; the same folder again goes on where it was
-# --artifacts    s3://BUCKET/PATH, gs://BUCKET/PATH or a folder (default: FOLDER/artifacts)
+# --artifacts    another folder for them, as an absolute path (default: FOLDER/artifacts)
 # --host         where to listen (default: 127.0.0.1); others need a password
 # --allowed-hosts  names under which others reach it, with the port: mlflow.lab:5000,mlflow.lab
 # --password-file  a file, mode 0600, with the password (12 characters or more) of the user `admin`
@@ -24,7 +24,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --host) host=$2 ;;
     --port) port=$2 ;;
-    --artifacts) artifacts=$2 ;;
+    --artifacts) artifacts=$2; [[ $2 = /* ]] || fail "--artifacts takes an absolute path, but got $2" ;;
     --allowed-hosts) allowed_hosts=$2 ;;
     --password-file) password_file=$2 ;;
     --workers) workers=$2 ;;

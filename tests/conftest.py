@@ -26,8 +26,9 @@ needs_real_images = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests give every folder and server themselves."""
-    for name in ("TUNEKIT_DATA_DIR", "TUNEKIT_RESULTS_DIR", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("TUNEKIT_DATA_DIR", "TUNEKIT_RESULTS_DIR", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.setenv(name, "")  # so that what a test sets is gone behind it
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")

@@ -44,11 +44,12 @@ class _Command(click.Command):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        if not _is_job_server(ctx.params.get("address")):
+        address = ctx.params.get("address") or ctx.meta.get("tunekit.address")
+        if not _is_job_server(address):
             return super().invoke(ctx)
         from tunekit.tuning.remote_job import run_remotely
 
-        return sys.exit(run_remotely(ctx.params["address"], _as_job(ctx), _echo_line, _note))
+        return sys.exit(run_remotely(str(address), _as_job(ctx), _echo_line, _note))
 
 
 class _Group(click.Group):
@@ -195,6 +196,14 @@ _address_option = click.option(
     callback=lambda ctx, param, value: _join(value),
     help="Ray cluster to join: auto on one of its nodes, or HOST:PORT; or its job server, http://HOST:8265, "
     "to run there as a job.  [default: a Ray of its own, here]",
+)
+_there_option = click.option(  # for commands that need no Ray: they only run where the search is
+    "--address",
+    envvar="RAY_ADDRESS",
+    show_envvar=True,
+    expose_value=False,
+    callback=lambda ctx, param, value: ctx.meta.update({"tunekit.address": _join(value)}),
+    help="Job server of the cluster that the search is on, http://HOST:8265.  [default: it is here]",
 )
 _job_server_option = click.option(
     "--address",
@@ -440,6 +449,7 @@ def fetch(name: str, address: str | None, to: Path, results_dir: str | None) -> 
 
 @main.command()
 @_name_argument
+@_there_option
 @_results_option
 @_json_option
 def status(name: str | None, results_dir: Path, as_json: bool) -> None:
@@ -470,6 +480,7 @@ def status(name: str | None, results_dir: Path, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--samples", type=_Samples(), help="Samples in all, or +N for N more.")
 @click.option("--epochs", hidden=True)
+@_there_option
 @_results_option
 def extend(name: str, samples: str | None, epochs: str | None, results_dir: Path) -> None:
     """Give the search NAME more samples, while it runs or afterwards.
@@ -503,6 +514,7 @@ def extend(name: str, samples: str | None, epochs: str | None, results_dir: Path
 @main.command()
 @click.argument("name")
 @click.option("--trial", type=click.IntRange(0, 10**6), help="End this trial alone; the search goes on.")
+@_there_option
 @_results_option
 def stop(name: str, trial: int | None, results_dir: Path) -> None:
     """End the search NAME, which runs in another process, here or on another machine.

@@ -71,8 +71,11 @@ def test_calls_are_found_where_they_stand() -> None:
     assert found >= {
         ("README.md", "attach"),
         ("README.md", "datasets"),
+        ("README.md", "extend"),
         ("README.md", "fetch"),
         ("README.md", "search"),
+        ("README.md", "status"),
+        ("README.md", "stop"),
         ("README.md", "ui"),
         ("kuberay.yaml", "search"),
         ("local-two-nodes.sh", "search"),
@@ -80,7 +83,8 @@ def test_calls_are_found_where_they_stand() -> None:
         ("search-or-resume.sh", "search"),
         ("slurm.sbatch", "search"),
     }
-    assert any("--storage s3://BUCKET/tunekit --address" in call for _, call in CALLS)
+    of_readme = [call for file, call in CALLS if file == "README.md"]
+    assert any("--name cifar10-deep --address http://" in " ".join(call.split()) for call in of_readme)
 
 
 def test_a_wrong_option_is_found() -> None:

@@ -28,6 +28,13 @@ def launcher_file(name: str) -> dict[str, Any]:
     return config
 
 
+def fstab_line(setup: list[str]) -> str:
+    """The line that the setup commands add to /etc/fstab."""
+    (command,) = [command for command in setup if "tee -a /etc/fstab" in command]
+    (line,) = re.findall(r"echo '([^']+)'", command)
+    return str(line)
+
+
 @both
 def test_it_fits_the_schema_that_ray_ships(name: str) -> None:
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
@@ -76,7 +83,56 @@ def test_what_must_be_filled_in_is_announced_at_the_top(name: str) -> None:
     lines = (CLUSTER / name).read_text().splitlines()
     assert "FILL-IN" in lines[1]
     values = [line for line in lines[2:] if "FILL-IN" in line.partition("# ")[0]]
-    assert len(values) == (2 if name == "aws.yaml" else 4)
+    assert len(values) == (2 if name == "aws.yaml" else 3)
+
+
+@both
+def test_every_node_mounts_one_share_before_anything_uses_it(name: str) -> None:
+    setup = launcher_file(name)["setup_commands"]
+    line = fstab_line(setup)
+    _, where, kind, options, *_ = line.split()
+    assert where == "/shared"
+    assert kind.startswith("nfs")
+    assert {"hard", "_netdev"} <= set(options.split(",")), "a share that is away for a while is waited for"
+    steps = [
+        next(i for i, command in enumerate(setup) if word in command)
+        for word in ("nfs-common", line, "sudo mount /shared", "/shared/results", ".bashrc")
+    ]
+    assert steps == sorted(steps)
+
+
+@both
+def test_what_the_head_starts_writes_below_the_share_where_folders_were_made(
+    name: str, tmp_path: Path
+) -> None:
+    config = launcher_file(name)
+    (tmp_path / ".bashrc").write_text("# of the image\n")
+    (export,) = [command for command in config["setup_commands"] if ".bashrc" in command]
+    for _ in range(2):  # `ray up` may come again
+        subprocess.run(["bash", "-c", export], env={"HOME": str(tmp_path), "PATH": os.defpath}, check=True)
+    assert (tmp_path / ".bashrc").read_text().count("export") == 1
+    told = subprocess.run(
+        ["bash", "-c", 'source ~/.bashrc; echo "$TUNEKIT_RESULTS_DIR $TUNEKIT_DATA_DIR"'],
+        env={"HOME": str(tmp_path), "PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    (made,) = [command for command in config["setup_commands"] if "install -d" in command]
+    assert told == ["/shared/results", "/shared/data"]
+    assert set(told) <= set(made.split())
+    (mlflow,) = [command for command in config["head_start_ray_commands"] if "mlflow-server.sh" in command]
+    (artifacts,) = re.findall(r"--artifacts (\S+)", mlflow)
+    assert str(Path(artifacts).parent) in made.split()
+
+
+@both
+def test_the_share_lies_where_the_nodes_are(name: str) -> None:
+    config = launcher_file(name)
+    if name == "aws.yaml":
+        assert f".efs.{config['provider']['region']}." in fstab_line(config["setup_commands"])
+    else:
+        assert f"--zone={config['provider']['availability_zone']} " in (CLUSTER / "README.md").read_text()
 
 
 @both
@@ -128,5 +184,5 @@ def test_both_clouds_install_and_start_alike() -> None:
     for config in (aws, gcp):
         for key in ("provider", "available_node_types"):
             config.pop(key)
-    told = json.dumps(aws).replace("s3://", "gs://")
+    told = json.dumps(aws).replace(fstab_line(aws["setup_commands"]), fstab_line(gcp["setup_commands"]))
     assert told == json.dumps(gcp)

@@ -39,6 +39,21 @@ def test_without_arguments_it_says_how_it_is_used(name: str) -> None:
     assert "set -e" not in told.stderr
 
 
+def test_artifacts_go_to_a_folder_alone(tmp_path: Path) -> None:
+    told = script("mlflow-server.sh", str(tmp_path), "--artifacts", "s3://bucket/path")
+    assert told.returncode == 1
+    assert "--artifacts takes an absolute path, but got s3://bucket/path" in told.stderr
+
+
+def test_no_file_of_a_cluster_leads_to_an_object_store() -> None:
+    """tunekit writes to folders alone."""
+    for file in CLUSTER.iterdir():
+        text = file.read_text().replace("Object stores (`s3://`, `gs://`) will not do", "")
+        assert not [word for word in ("s3://", "gs://", "--storage", "bucket", "BUCKET") if word in text], (
+            file
+        )
+
+
 @pytest.fixture
 def search_or_resume(tmp_path: Path) -> dict[str, str]:
     """An environment in which `tunekit` says what it was asked for."""
