@@ -4,7 +4,7 @@ UV_VERSION = 0.13.8
 BIN = .venv/bin
 READY = .venv/.ready
 
-.PHONY: search test check format bench-policy chaos fuzz audit lock clean
+.PHONY: search test test-extended check format bench-policy chaos fuzz audit lock clean
 
 search: $(READY)  ## a small search on real images: 8x8 digits, no network, no GPU
 	$(BIN)/tunekit search digits --space resnet --samples 20 --epochs 18
@@ -12,9 +12,12 @@ search: $(READY)  ## a small search on real images: 8x8 digits, no network, no G
 
 test: $(READY)  ## all tests; the ones on CIFAR-10 and MNIST need TUNEKIT_TEST_DATA
 	@# Tests with a Ray wait much and must not meet: they run one by one beside the others.
-	@log=$$(mktemp); $(BIN)/python -m pytest -m ray > $$log 2>&1 & ray=$$!; \
+	@log=$$(mktemp); $(BIN)/python -m pytest -m "ray and not extended" > $$log 2>&1 & ray=$$!; \
 	$(BIN)/python -m pytest -n 2 -m "not ray"; others=$$?; \
 	wait $$ray; with_ray=$$?; cat $$log; rm -f $$log; exit $$((others || with_ray))
+
+test-extended: $(READY)  ## several nodes in network namespaces, jobs, live control; 10 minutes, some as root
+	$(BIN)/python -m pytest -m extended
 
 check: $(READY)  ## format, lint, types, fast tests
 	$(BIN)/ruff format --check .

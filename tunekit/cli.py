@@ -79,7 +79,7 @@ class _Group(click.Group):
         except OSError as error:
             if error.errno not in _FILE_ERRORS:
                 raise
-            raise click.ClickException(_one_line(f"{error.filename}: {error.strerror}")) from None
+            raise click.ClickException(_one_line(f"{error.filename or 'a file'}: {error.strerror}")) from None
 
 
 class _Duration(click.ParamType[float]):

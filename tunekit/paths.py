@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tunekit.errors import SearchError, SpaceError, nearest
 
-_FULL = 2**16  # bytes; a disk with less left is full
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of an `OSError`: a disk that takes no more
+_LITTLE = 2**16  # bytes; a disk with less left is full
 _TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{32}")  # of `atomic_write`
 _SEARCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -306,7 +307,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def _is_full(folder: Path) -> bool:
-    return shutil.disk_usage(folder).free < _FULL
+    return shutil.disk_usage(folder).free < _LITTLE
 
 
 def remove_half_written(folder: Path) -> None:

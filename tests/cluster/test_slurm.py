@@ -132,6 +132,7 @@ def test_a_head_that_does_not_start_is_said_with_what_ray_said(job: Job) -> None
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.extended
 def test_the_steps_make_one_ray_of_all_nodes(job: Job) -> None:
     """Real `ray start` three times, and a driver that joins them as tunekit would."""
     real = shutil.which("ray") or Path(sys.executable).parent / "ray"

@@ -105,6 +105,7 @@ def test_a_node_that_does_not_start_is_said_with_what_ray_said(
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.extended
 def test_a_program_runs_on_both_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(_PROGRAM)
     with start(sys.executable, str(tmp_path / "program.py")) as nodes:

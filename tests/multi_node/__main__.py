@@ -1,4 +1,4 @@
-"""`python -m tests.multi_node`: one of three machines is killed in a search. About 3 minutes; root only.
+"""`python -m tests.multi_node`: one of three machines is killed in a search. About 4 minutes; root only.
 
 With TUNEKIT_TEST_DATA=path/to/data it trains on a part of CIFAR-10 found there, else on digits.
 """

@@ -29,6 +29,7 @@ _WHY_NOT = why_not()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.ray,
+    pytest.mark.extended,
     pytest.mark.timeout(240),
     pytest.mark.skipif(_WHY_NOT is not None, reason=str(_WHY_NOT)),
 ]

@@ -17,7 +17,7 @@ from tunekit.paths import SearchPaths
 from tunekit.tracking.client import open_client
 from tunekit.tuning.settings import SearchSettings
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.extended, pytest.mark.timeout(280)]
 
 SPACE = """
 [fixed]

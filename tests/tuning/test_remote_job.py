@@ -402,6 +402,7 @@ def _wait_for(words: str, file: Path, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.extended
 def test_a_search_is_left_found_again_and_brought_home(
     drive: Callable[..., Driver], head: str, tmp_path: Path
 ) -> None:

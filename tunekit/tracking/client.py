@@ -21,6 +21,8 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+# Shows with a traceback what comes as an exception too.
+_REPEATING_LOG = "mlflow.store.db.utils"
 # Of MLflow about itself: nothing that a user of tunekit could mend.
 _NOISE = (r"The ``noload`` loader strategy is deprecated", r".*Any type hint is inferred as AnyType")
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "INVALID_STATE")
@@ -38,6 +40,7 @@ def open_client(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger(_REPEATING_LOG).setLevel(logging.CRITICAL)
     if uri.startswith("sqlite:"):
         create_database(sqlite_file(uri))
         check_version(sqlite_file(uri))

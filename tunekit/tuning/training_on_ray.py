@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunekit.data.pack import Pack
 from tunekit.errors import StorageError
-from tunekit.paths import SearchPaths
+from tunekit.paths import FULL, SearchPaths
 from tunekit.tracking.server import masked
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.cluster_nodes import prepare_nodes
@@ -64,6 +64,10 @@ def train_on_ray(
             return _run(work, paths, view, time_budget, resources, shared_pack, control)
     except KeyboardInterrupt:  # while Ray starts or ends; in between Tune takes it
         return None
+    except OSError as error:  # Tune writes beside the search too
+        if error.errno not in FULL:
+            raise
+        return f"{error.filename or paths.folder} cannot be written: {error.strerror}"
 
 
 def _room_to_extend(resources: Resources) -> Resources:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from tunekit.data.pack import Pack, copied_pack
 from tunekit.data.split import Split
 from tunekit.errors import OutOfMemoryFailure, RecipeError, RecipeFailure, TunekitError
-from tunekit.paths import TrialPaths
+from tunekit.paths import FULL, TrialPaths
 from tunekit.recipe import Recipe
 from tunekit.training.build import build_training
 from tunekit.training.checkpoint import load_checkpoint, save_best, save_checkpoint
@@ -19,8 +18,6 @@ from tunekit.training.device import pick_device, set_threads
 from tunekit.training.loop import EpochResult, Training
 from tunekit.training.memory import memory_failures, release_memory
 from tunekit.tuning.assignment import Assignment
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # a disk that takes no more
 
 
 class TrialRun:
@@ -46,7 +43,7 @@ class TrialRun:
         except (RecipeFailure, RecipeError) as failure:
             return {"failure": str(failure), "epoch": self._epoch + 1}
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 raise
             return {"problem": f"{error.filename or self._paths.folder} cannot be written: {error.strerror}"}
         self._epoch = result.epoch
