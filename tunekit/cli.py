@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from tunekit import __version__
-from tunekit.errors import TunekitError, nearest
+from tunekit.errors import ResourceError, StorageError, TunekitError, nearest
 
 _SAMPLERS = ("portfolio", "rung-tpe", "random")
 _SCHEDULERS = ("asha-promotion", "asha", "hyperband", "median", "none")
@@ -1046,7 +1046,7 @@ def _train(
     **options: Any,
 ) -> None:
     from tunekit.tracking.server import tracking_uri as resolve_uri
-    from tunekit.tuning.begin import begin_search
+    from tunekit.tuning.begin import begin_search, discard_unbegun
     from tunekit.tuning.progress import make_view
     from tunekit.tuning.ray_session import Machine
     from tunekit.tuning.settings import SearchSettings
@@ -1061,7 +1061,11 @@ def _train(
     )
     view = make_view(quiet)
     paths = begin_search(settings, results_dir, view, Machine(address=address), baselines)
-    _run(paths, view, time_budget, address)
+    try:
+        _run(paths, view, time_budget, address)
+    except (ResourceError, StorageError):
+        discard_unbegun(paths)
+        raise
 
 
 def _join(address: str | None) -> str | None:

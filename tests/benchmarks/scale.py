@@ -118,7 +118,8 @@ def main(trials: int, reports: int, sampler: str) -> None:
         started = time.perf_counter()
         left = tracker.close(600)
         print(
-            f"and has them {time.perf_counter() - started:.0f} s later (left: {left.undelivered}, {left.error})"
+            f"and has them {time.perf_counter() - started:.0f} s later "
+            f"(left: {left.undelivered}, {left.error})"
         )
     started = time.perf_counter()
     export_study(history, space, paths)

@@ -77,6 +77,12 @@ def begin_search(
         return _lay_down(settings, paths, space_file, pack, Path(folder), earlier, view)
 
 
+def discard_unbegun(paths: SearchPaths) -> None:
+    """Take back the folder of a search that could not start, so that its name is free again."""
+    if not paths.history.exists():
+        shutil.rmtree(paths.folder, ignore_errors=True)
+
+
 def _with_baselines(settings: SearchSettings, baselines: Sequence[Baseline]) -> SearchSettings:
     return dataclasses.replace(settings, baselines=[dataclasses.asdict(known) for known in baselines])
 
