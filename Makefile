@@ -17,7 +17,9 @@ test: $(READY)  ## all tests; the ones on CIFAR-10 and MNIST need TUNEKIT_TEST_D
 	wait $$ray; with_ray=$$?; cat $$log; rm -f $$log; exit $$((others || with_ray))
 
 test-extended: $(READY)  ## several nodes in network namespaces, jobs, live control; 10 minutes, some as root
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group jobs
 	$(BIN)/python -m pytest -m extended
+	$(BIN)/python -m pytest tests/tuning/test_remote_job.py -m "not extended"
 
 check: $(READY)  ## format, lint, types, fast tests
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from hashlib import sha256
 from typing import Any
 
 from tunekit.errors import SearchError
@@ -28,7 +29,12 @@ Facts = dict[str, Any]  # a name to anything that can be compared
 
 def facts_of(paths: SearchPaths) -> Facts:
     """All that an undisturbed search and a disturbed one must have in common, one trial at a time."""
-    return {**history_facts(History.read(paths.history)), **tracking_facts(paths)}
+    history = History.read(paths.history)
+    weights = {
+        f"weights of trial {trial.id}": sha256(paths.trial(trial.id).best.read_bytes()).hexdigest()
+        for trial in history.leaders(1)
+    }
+    return {**history_facts(history), **weights, **tracking_facts(paths)}
 
 
 def differences(wanted: Facts, found: Facts) -> list[str]:

@@ -27,6 +27,8 @@ from tunekit import cli
 from tunekit.tuning.parcel import pack
 from tunekit.tuning.remote_job import RemoteCommand, entry_point
 
+pytest.importorskip("aiohttp_cors", reason="Ray's job client needs ray[default]: make test-extended")
+
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 
 

@@ -1,6 +1,5 @@
 """Searches on a real local Ray and a real MLflow, on real images."""
 
-import os
 import re
 import shutil
 import signal
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import TEST_DATA, needs_real_images
 from tests.driver import Driver
 from tunekit.data.pack import Pack
 from tunekit.history import History
@@ -236,21 +234,6 @@ def test_a_search_in_which_nothing_can_be_trained_stops_and_says_why(tmp_path: P
     assert {run.info.status for run in child_runs(paths)} <= {"FAILED", "SCHEDULED"}
 
 
-def test_one_worker_and_one_seed_give_the_same_search_again(tmp_path: Path, digits: Pack) -> None:
-    found = []
-    for name in ("first", "second"):
-        wanted = settings(tmp_path, digits, name=name, samples=4, epochs=4, grace_period=1)
-        paths = begin_search(wanted, tmp_path / "results", QuietView())
-        history = run_search(paths, QuietView(), machine=Machine(cpus=1)).history
-        events = [(e.kind, e.trial, e.epoch, e.value, e.params) for e in history.events]
-        weights = {trial: load_best(paths.trial(trial).best).weights for trial in (history.leaders(3)[0].id,)}
-        found.append((events, weights))
-    (events, weights), (events_again, weights_again) = found
-    assert events == events_again
-    for trial, tensors in weights.items():
-        assert all(torch.equal(tensor, weights_again[trial][name]) for name, tensor in tensors.items())
-
-
 def test_trials_wait_for_gpus(tmp_path: Path, digits: Pack) -> None:
     machine = Machine(cpus=2, gpus=1)  # a logical GPU: scheduled like a real one, trained on the CPU
     wanted = settings(tmp_path, digits, gpus_per_trial=0.6, cpus_per_trial=1.0, samples=3, epochs=3)
@@ -286,35 +269,6 @@ def command(data_dir: str, space: Path, dataset: str = "digits", *more: str) -> 
 
 def some_epochs(history: History) -> bool:
     return sum(len(trial.results) for trial in history.trials.values()) >= 8
-
-
-@needs_real_images
-def test_killing_a_worker_and_then_the_driver_loses_nothing(
-    drive: Callable[..., Driver], tmp_path: Path
-) -> None:
-    assert TEST_DATA is not None
-    options = ("--train-limit", "1500", "--scheduler", "none")
-    driver = drive(*command(TEST_DATA, tmp_path / "small.toml", "cifar10", *options))
-    driver.when(lambda history: len(history.trials[0].results) >= 2)
-    os.kill(driver.workers()[0].pid, signal.SIGKILL)
-    paths = driver.when(lambda history: any(event.kind == "resume" for event in history.events[:-2]))
-    driver.process.send_signal(signal.SIGKILL)
-    driver.wait()
-    before = History.read(paths.history)
-    assert any(paths.trial(trial.id).last.exists() for trial in before.trials.values())
-
-    code, output = drive("resume", "s").wait()
-    assert code == 0, output
-    after = History.read(paths.history)
-    assert after.events[: len(before.events)] == before.events
-    # No epoch is missing and none came twice: no trial began again that had a checkpoint.
-    assert epochs_of_each_trial(after) == [list(range(1, 13))] * 4
-    runs = child_runs(paths)
-    assert sorted(int(run.data.tags["tunekit.trial"]) for run in runs) == [0, 1, 2, 3]
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    for run in runs:
-        history = mlflow_client(paths).get_metric_history(run.info.run_id, "val_accuracy")
-        assert sorted(point.step for point in history) == list(range(1, 13))
 
 
 def test_ctrl_c_stops_cleanly_and_a_second_process_is_refused_before(
