@@ -8,11 +8,14 @@ from dataclasses import asdict, replace
 from hashlib import sha256
 from typing import Any
 
+from torch import Tensor
+
 from tunekit.errors import SearchError
 from tunekit.history import Event, History, Trial
 from tunekit.paths import SearchPaths
 from tunekit.space import load_space
 from tunekit.tracking.client import open_client
+from tunekit.training.checkpoint import load_best
 from tunekit.tuning.policy import SearchPolicy, policy_of
 from tunekit.tuning.settings import SearchSettings
 
@@ -31,10 +34,18 @@ def facts_of(paths: SearchPaths) -> Facts:
     """All that an undisturbed search and a disturbed one must have in common, one trial at a time."""
     history = History.read(paths.history)
     weights = {
-        f"weights of trial {trial.id}": sha256(paths.trial(trial.id).best.read_bytes()).hexdigest()
+        f"weights of trial {trial.id}": _digest(load_best(paths.trial(trial.id).best).weights)
         for trial in history.leaders(1)
     }
     return {**history_facts(history), **weights, **tracking_facts(paths)}
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
+    """Of the tensors; the order of a file's header is another each time."""
+    total = sha256()
+    for name in sorted(weights):
+        total.update(name.encode() + weights[name].contiguous().numpy().tobytes())
+    return total.hexdigest()
 
 
 def differences(wanted: Facts, found: Facts) -> list[str]:

@@ -296,6 +296,9 @@ def _account(paths: SearchPaths, outcome: Outcome, tell: Teller | None) -> tuple
         return None, ()
     try:
         return tell(paths, outcome)
+    except OSError as error:
+        _log.warning("no report of search %s: %s", paths.name, error)
+        return None, ()
     except Exception:
         _log.exception("no report of search %s", paths.name)
         return None, ()
