@@ -11,9 +11,10 @@ search: $(READY)  ## a small search on real images: 8x8 digits, no network, no G
 	@echo "To open it in the MLflow UI:  $(BIN)/tunekit ui"
 
 test: $(READY)  ## all tests; the ones on CIFAR-10 and MNIST need TUNEKIT_TEST_DATA
-	@# Tests with a Ray wait much and must not meet: they run one by one beside the others.
+	@# Tests with a Ray wait much and must not meet: they run one by one, and the others take what they leave
+	@# (Ray's workers are nice to others, and would starve).
 	@log=$$(mktemp); $(BIN)/python -m pytest -m "ray and not extended" > $$log 2>&1 & ray=$$!; \
-	$(BIN)/python -m pytest -n 2 -m "not ray"; others=$$?; \
+	nice -n 17 $(BIN)/python -m pytest -n 2 -m "not ray"; others=$$?; \
 	wait $$ray; with_ray=$$?; cat $$log; rm -f $$log; exit $$((others || with_ray))
 
 test-extended: $(READY)  ## several nodes in network namespaces, jobs, live control; 10 minutes, some as root
