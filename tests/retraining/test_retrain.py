@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from tests.conftest import TEST_DATA, needs_real_images
 from tests.driver import Driver
 from tunekit.data.pack import Pack
+from tunekit.data.split import Split
 from tunekit.history import History
 from tunekit.paths import RetrainingPaths, SearchPaths
 from tunekit.retraining.request import Request
@@ -186,9 +186,9 @@ def test_refitted_networks_saw_all_images_and_are_not_chosen_by_validation(
     best = history.best()
     assert best is not None
     assert best.id not in refitted
-    split = np.load(search.retraining.whole_split)
-    assert set(split["validation"]) <= set(split["train"])
-    assert len(split["train"]) == 360
+    split = Split.load(search.retraining.whole_split)
+    assert set(split.validation) <= set(split.train)
+    assert len(split.train) == 360
 
 
 @needs_real_images
