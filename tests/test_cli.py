@@ -40,6 +40,14 @@ def commands(group: click.Group = cli.main, words: tuple[str, ...] = ()) -> list
     return found
 
 
+def command_of(words: tuple[str, ...]) -> click.Command:
+    command: click.Command = cli.main
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    return command
+
+
 def test_help_loads_no_heavy_library() -> None:
     script = (
         "import sys; from tunekit.cli import main\n"
@@ -156,6 +164,28 @@ def test_choices_of_a_search_on_disk(run: Callable[..., Result], tmp_path: Path)
     (as_json,) = json.loads(run("choices", "--key", "optim.lr", "--json").output)
     assert [choice["value"] for choice in as_json["choices"]] == [0.5, 0.1]
     assert "did you mean 'optim.lr'?" in run("choices", "--key", "optim.lrr").output
+
+
+FOREIGN = {"--env-manager", "--generate-hashes", "--no-deps", "--universal"}  # of mlflow, uv and pip
+
+
+def test_every_option_that_readme_names_exists() -> None:
+    known = {
+        name
+        for words in commands()
+        for option in command_of(words).params
+        for name in (*option.opts, *option.secondary_opts)
+    }
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README.read_text()))
+    assert named - known - {"--help"} == FOREIGN
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("500MB", 5 * 10**8), ("20GB", 2 * 10**10), ("1.5TB", 15 * 10**11), ("2GiB", 2**31), ("3k", 3000)],
+)
+def test_sizes_are_read(text: str, size: int) -> None:
+    assert cli._Size().convert(text, None, None) == size
 
 
 @pytest.mark.parametrize(

@@ -236,11 +236,24 @@ def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--gpus-per-trial", type=_Share(), help="A fraction shares a GPU.  [default: 1 if there are GPUs]"
         ),
         click.option(
+            "--on-oom",
+            type=click.Choice(("fail", "retry")),
+            default="fail",
+            help="A recipe that is out of memory fails, or goes on with smaller parts of a batch at a time.",
+        ),
+        click.option(
+            "--max-failures",
+            type=click.IntRange(0, 10),
+            default=5,
+            help="Stop when more of the last 10 trials failed, or the first 3; 10 never stops.",
+        ),
+        click.option(
             "--keep-checkpoints",
             type=click.IntRange(max=10**6),
             default=3,
             help="Best trials whose weights are kept.",
         ),
+        _disk_option,
         _address_option,
         _tracking_option,
         _budget_option,
