@@ -71,7 +71,7 @@ def test_every_command_has_help_with_an_example_and_a_line_in_readme(
 
 
 def test_options_offer_what_the_policy_knows() -> None:
-    options = {option.name: option for option in cli.search.params}
+    options = {option.name: option for option in cli.searching.search.params}
     assert options["sampler"].type.choices == SAMPLERS  # type: ignore[attr-defined]
     assert options["scheduler"].type.choices == SCHEDULERS  # type: ignore[attr-defined]
 
@@ -185,14 +185,14 @@ def test_every_option_that_readme_names_exists() -> None:
     [("500MB", 5 * 10**8), ("20GB", 2 * 10**10), ("1.5TB", 15 * 10**11), ("2GiB", 2**31), ("3k", 3000)],
 )
 def test_sizes_are_read(text: str, size: int) -> None:
-    assert cli._Size().convert(text, None, None) == size
+    assert cli.options.Size().convert(text, None, None) == size
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2h", 7200)]
 )
 def test_times_are_read(text: str, seconds: float) -> None:
-    assert cli._Duration().convert(text, None, None) == seconds
+    assert cli.options.Duration().convert(text, None, None) == seconds
 
 
 def test_results_of_tables_are_whole_rows_in_a_pipe(run: Callable[..., Result]) -> None:

@@ -160,7 +160,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Path) -> Calla
 
 
 def test_the_command_offers_every_format() -> None:
-    options = {option.name: option for option in cli.export.params}
+    options = {option.name: option for option in cli.models.export.params}
     assert options["format_"].type.choices == tuple(FORMATS)  # type: ignore[attr-defined]
 
 

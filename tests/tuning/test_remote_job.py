@@ -98,10 +98,10 @@ def test_the_cluster_gets_what_was_typed(
     typed = ["--space", "resnet", "--name", name, "--address", "http://head:8265", *flags]
     typed += [word for text in fixed for word in ("--set", text)]
     typed += ["--time-budget", budget, "--", dataset]
-    here = cli.search.make_context("search", [*typed])
-    command = cli._as_job(here)
+    here = cli.searching.search.make_context("search", [*typed])
+    command = cli.as_job.as_job(here)
     os.environ["RAY_ADDRESS"] = ""  # the command line has set it
-    there = cli.search.make_context("search", [*command.words[1:], "--", *command.arguments])
+    there = cli.searching.search.make_context("search", [*command.words[1:], "--", *command.arguments])
     assert there.params.pop("address") is None
     assert {**there.params, "address": "http://head:8265"} == here.params
     assert command.trains == name
@@ -111,7 +111,7 @@ def test_the_cluster_gets_what_was_typed(
 def as_job(*typed: str) -> RemoteCommand:
     command: click.Command = cli.main.commands[typed[0]]
     context = command.make_context(typed[0], [*typed[1:], "--address", "http://head:8265"])
-    made: RemoteCommand = cli._as_job(context)
+    made: RemoteCommand = cli.as_job.as_job(context)
     return made
 
 
