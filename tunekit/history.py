@@ -8,10 +8,8 @@ anybody acts on it; a line that a crash tore off is dropped when the file is nex
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import math
-import os
 import re
 import time
 from bisect import bisect_left
@@ -26,6 +24,7 @@ from typing import Any, Literal
 from sortedcontainers import SortedList
 
 from tunekit.errors import SearchError, StorageError
+from tunekit.paths import append_whole
 from tunekit.recipe import Value
 
 EventKind = Literal["suggest", "result", "complete", "stop", "pause", "resume", "fail", "lose"]
@@ -249,16 +248,10 @@ class History:
         return max(latest, wall + time.monotonic() - steady)
 
     def _write(self, path: Path, lines: bytes) -> None:
-        end = None
         try:
             self._file = self._file or _open_for_append(path)
-            end = os.fstat(self._file.fileno()).st_size
-            if self._file.write(lines) < len(lines):  # there was room for a part
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file.fileno())
+            append_whole(self._file, lines)
         except OSError as error:
-            if end is not None and self._file is not None:
-                self._file.truncate(end)
             raise StorageError(f"{path} cannot be written: {error.strerror}") from None
 
     def _take(self, event: Event) -> None:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from tunekit.errors import SearchError, SpaceError, nearest
@@ -304,6 +305,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise OSError(errno.ENOSPC, full, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def append_whole(file: FileIO, data: bytes) -> None:
+    """Add `data` to the end of a file, unbuffered, and let it reach the medium: all of it or nothing.
+
+    Raises:
+        OSError: if it cannot be written; then nothing was added.
+    """
+    end = os.fstat(file.fileno()).st_size
+    try:
+        if file.write(data) < len(data):  # there was room for a part
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(end)
+        raise
 
 
 def _is_full(folder: Path) -> bool:

@@ -155,11 +155,26 @@ def test_a_paused_trial_frees_its_worker_and_is_handed_out_again_after_the_last_
     assert trials.take("e", {**RESULT, "epoch": 2})
 
 
+def test_no_trial_is_proposed_before_there_is_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, room = [0.0], [1]
+    monkeypatch.setattr("tunekit.tuning.adapters.time.monotonic", lambda: now[0])
+    searcher = PolicySearcher(desk(samples=3), lambda: room[0])
+    assert searcher.suggest("a")
+    assert searcher.suggest("b") is None
+    room[0] = 2  # a node joined
+    assert searcher.suggest("b") is None  # the cluster is looked at once a second
+    now[0] = 1.5
+    assert searcher.suggest("b")
+    assert searcher.suggest("c") is None
+    searcher.on_trial_complete("a")
+    assert searcher.suggest("c")
+
+
 def test_ray_never_pickles_the_search_into_its_snapshots() -> None:
     import pickle
 
     trials = desk()
-    for adapter in (PolicySearcher(trials), PolicyScheduler(trials)):
+    for adapter in (PolicySearcher(trials, lambda: 1), PolicyScheduler(trials)):
         assert b"TrialDesk" not in pickle.dumps(adapter)
 
 

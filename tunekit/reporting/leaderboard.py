@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.table import Table
 
 from tunekit.errors import SearchError
@@ -18,6 +17,7 @@ from tunekit.retraining.test_set import openings
 from tunekit.space import load_space
 from tunekit.tuning.policy import policy_of, recipe_of
 from tunekit.tuning.progress import recipe_words
+from tunekit.tuning.runner import is_held
 from tunekit.tuning.settings import SearchSettings
 
 Row = dict[str, Any]
@@ -196,12 +196,8 @@ def _search_row(paths: SearchPaths) -> Row:
 
 def search_state(paths: SearchPaths, settings: SearchSettings, history: History) -> str:
     """Whether a search is running, interrupted or finished; "retrained" if it is known recipes alone."""
-    try:
-        FileLock(paths.lock, timeout=0).acquire().lock.release()
-    except Timeout:
+    if is_held(paths):
         return "running"
-    except OSError:
-        pass  # a folder that only can be read: nobody runs a search there
     if settings.samples == 0 and not history.events and paths.retraining.history.exists():
         return "retrained"  # known recipes, of which `retrain-best --baseline` trained every seed itself
     space = load_space(paths.space).with_fixed(settings.fixed)

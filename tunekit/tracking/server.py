@@ -29,8 +29,8 @@ _CHECK_TIMEOUT = 3.0  # seconds
 _START_TIMEOUT = 90.0  # seconds; the first start reads some 100 MB of Python
 _ACCEPTED = "http://HOST:PORT, https://HOST or sqlite:////ABSOLUTE/PATH.db"
 _URI = "MLFLOW_TRACKING_URI"
-_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")  # where MLflow's client looks for them
-_TOKEN = "MLFLOW_TRACKING_TOKEN"
+LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")  # where MLflow's client looks for them
+TOKEN = "MLFLOW_TRACKING_TOKEN"
 # MLflow's own server answers /health to everybody, this one only after a login.
 _LISTING = "/api/2.0/mlflow/experiments/search?max_results=1"
 
@@ -56,7 +56,7 @@ def tracking_uri(results_dir: Path, uri: str | None) -> str:
     if parts.scheme not in ("http", "https"):
         return chosen.rstrip("/")
     if login := _login(parts):
-        os.environ.update(zip(_LOGIN, login, strict=True))
+        os.environ.update(zip(LOGIN, login, strict=True))
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
@@ -68,7 +68,7 @@ def masked(text: str) -> str:
 @contextmanager
 def login_withheld() -> Iterator[None]:
     """Processes that are started inside the block do not get what opens the tracking server."""
-    kept = {name: os.environ.pop(name) for name in (_URI, *_LOGIN, _TOKEN) if name in os.environ}
+    kept = {name: os.environ.pop(name) for name in (_URI, *LOGIN, TOKEN) if name in os.environ}
     try:
         yield
     finally:
@@ -163,7 +163,7 @@ def _login(parts: SplitResult) -> tuple[str, str] | None:
         return None
     if not (parts.username and parts.password):
         raise TrackingError(
-            f"a tracking URI with a login is http://USER:PASSWORD@HOST; a token goes into {_TOKEN}"
+            f"a tracking URI with a login is http://USER:PASSWORD@HOST; a token goes into {TOKEN}"
         )
     login = unquote(parts.username), unquote(parts.password)
     if not "".join(login).isprintable():
@@ -173,11 +173,11 @@ def _login(parts: SplitResult) -> tuple[str, str] | None:
 
 def _find_login(parts: SplitResult) -> None:
     """What a search recorded has no login: take that of MLFLOW_TRACKING_URI if it is for the same server."""
-    if any(os.environ.get(name) for name in (*_LOGIN, _TOKEN)) or "@" in parts.netloc:
+    if any(os.environ.get(name) for name in (*LOGIN, TOKEN)) or "@" in parts.netloc:
         return
     named = _parts(os.environ.get(_URI, ""))
     if _address(named) == _address(parts) and (login := _login(named)):
-        os.environ.update(zip(_LOGIN, login, strict=True))
+        os.environ.update(zip(LOGIN, login, strict=True))
 
 
 def _address(parts: SplitResult) -> tuple[str, str | None, int | None]:
@@ -186,17 +186,17 @@ def _address(parts: SplitResult) -> tuple[str, str | None, int | None]:
 
 def _authorization(parts: SplitResult) -> str | None:
     """The header that MLflow's client will send."""
-    user, password = _login(parts) or (os.environ.get(name) for name in _LOGIN)
+    user, password = _login(parts) or (os.environ.get(name) for name in LOGIN)
     if user and password:
         return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-    return f"Bearer {os.environ[_TOKEN]}" if os.environ.get(_TOKEN) else None
+    return f"Bearer {os.environ[TOKEN]}" if os.environ.get(TOKEN) else None
 
 
 def _check_server(uri: str, authorization: str | None = None) -> None:
     reason = _refusal(uri, _LISTING, authorization)
     if reason == "HTTP 401" and not _logs_in_by_itself():
         raise TrackingError(
-            f"tracking server {masked(uri)} wants another login (HTTP 401): set {' and '.join(_LOGIN)}"
+            f"tracking server {masked(uri)} wants another login (HTTP 401): set {' and '.join(LOGIN)}"
         )
     if not reason or reason.startswith("HTTP "):
         reason = _refusal(uri, "/health", authorization)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from tunekit.tuning.trial_policy import Suggestion, TrialPolicy
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3  # how often a trial may be started without getting an epoch further when machines fail it
+_LOOK_EVERY = 1.0  # seconds between two looks at what nodes there are
 _RAY_OUT_OF_MEMORY = ("OutOfMemoryError", "low on memory")  # in the words of its memory monitor
 
 
@@ -166,22 +168,37 @@ class _NotSaved:
 
 
 class PolicySearcher(_NotSaved, Searcher):  # type: ignore[misc]
-    """Asks the desk for the next trial."""
+    """Asks the desk for the next trial when there is room for it: a cluster may grow and shrink."""
 
-    def __init__(self, desk: TrialDesk) -> None:
+    def __init__(self, desk: TrialDesk, room: Callable[[], int]) -> None:
+        """
+        Args:
+            desk: hands out trials.
+            room: says how many trials may have begun and not ended; asked at most once a second.
+        """
         super().__init__()
         self._desk = desk
+        self._ask_room = room
+        self._begun: set[str] = set()  # and not ended
+        self._room, self._looked = 0, -math.inf
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._desk.finished:
             return str(Searcher.FINISHED)
+        if time.monotonic() - self._looked > _LOOK_EVERY:
+            self._room, self._looked = self._ask_room(), time.monotonic()
+        if len(self._begun) >= self._room:
+            return None
         assignment = self._desk.hand_out(trial_id)
-        return asdict(assignment) if assignment is not None else None
+        if assignment is None:
+            return None
+        self._begun.add(trial_id)
+        return asdict(assignment)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: the scheduler hears of every end."""
+        self._begun.discard(trial_id)  # the desk hears of every end from the scheduler
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: see `_NotSaved`."""

@@ -6,7 +6,6 @@ nobody here understands is passed over: no line can stop a search.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import socket
@@ -19,7 +18,7 @@ from typing import Any, Literal, get_args
 from filelock import FileLock
 
 from tunekit.errors import StorageError
-from tunekit.paths import SearchPaths
+from tunekit.paths import SearchPaths, append_whole
 from tunekit.tracking.runs import user_name
 
 Kind = Literal["extend", "stop", "stop_trial"]
@@ -106,10 +105,7 @@ class ControlFile:
             file.seek(max(end - 1, 0))
             if file.read(1) not in (b"", b"\n"):  # a writer was killed
                 line = b"\n" + line
-            if file.write(line) < len(line):  # there was room for a part
-                file.truncate(end)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(file.fileno())
+            append_whole(file, line)
 
 
 _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tunekit.tuning.adapters import DeskStopper, PolicyScheduler, PolicySearcher, TrialDesk
 from tunekit.tuning.ray_session import Resources, room_now
 from tunekit.tuning.trainable import RecipeTrainable
-
-_LOOK_EVERY = 1.0  # seconds between two looks at what nodes there are
 
 
 def run_trials(
@@ -57,7 +54,7 @@ def _fit(desk: TrialDesk, stopper: DeskStopper, resources: Resources, folder: Pa
         tune.with_resources(trainable, {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}),
         # No metric: Tune would end the search at the first failed recipe, whose result has none.
         tune_config=tune.TuneConfig(
-            search_alg=_RoomySearcher(desk, resources),
+            search_alg=PolicySearcher(desk, partial(room_now, resources)),
             scheduler=PolicyScheduler(desk),
             num_samples=-1,  # the searcher says when it is over
             max_concurrent_trials=resources.most_at_once,
@@ -76,31 +73,6 @@ def _fit(desk: TrialDesk, stopper: DeskStopper, resources: Resources, folder: Pa
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     with _handlers_kept():
         tuner.fit()
-
-
-class _RoomySearcher(PolicySearcher):
-    """Asks for a trial when there is room for it: a cluster may become larger and smaller."""
-
-    def __init__(self, desk: TrialDesk, resources: Resources) -> None:
-        super().__init__(desk)
-        self._resources = resources
-        self._begun: set[str] = set()  # and not ended
-        self._room, self._looked = 0, 0.0
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if time.monotonic() - self._looked > _LOOK_EVERY:
-            self._room, self._looked = room_now(self._resources), time.monotonic()
-        if len(self._begun) >= self._room:
-            return None
-        suggestion = super().suggest(trial_id)
-        if isinstance(suggestion, dict):
-            self._begun.add(trial_id)
-        return suggestion
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        self._begun.discard(trial_id)
 
 
 @contextmanager

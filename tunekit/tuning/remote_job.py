@@ -23,12 +23,12 @@ from urllib.request import urlopen
 
 from tunekit.errors import ResourceError, SearchError, nearest
 from tunekit.paths import SearchPaths, search_paths
+from tunekit.tracking.server import LOGIN, TOKEN
 from tunekit.tuning.parcel import is_of_parcel, unpack
 
 _PATIENCE = 60.0  # seconds without an answer, until a job is given up on here; it runs on there
 _CHECK_TIMEOUT = 5.0  # seconds
 _INTERRUPTED = 130  # exit code of a search that ended before its time
-_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _SEARCH = "tunekit_search"  # in a job's metadata
 _TOKEN_HINT = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
 
@@ -192,7 +192,7 @@ def _hand_over(client: Any, **job: Any) -> str:
 @contextmanager
 def _environment(command: RemoteCommand) -> Iterator[dict[str, Any]]:
     """What goes along: a login of MLflow, and the space file in a folder of its own."""
-    login = {name: os.environ[name] for name in _LOGIN if os.environ.get(name)}
+    login = {name: os.environ[name] for name in (*LOGIN, TOKEN) if os.environ.get(name)}
     environment: dict[str, Any] = {"env_vars": login} if login else {}
     with tempfile.TemporaryDirectory(prefix="tunekit-space-") as folder:
         if command.space_file:
