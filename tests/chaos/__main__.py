@@ -28,6 +28,8 @@ def main() -> None:
     """Disturb a search by each kind of fault, print the table as it grows and at the end."""
     arguments = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the search under way is ended
+    # In the background of a shell Ctrl-C is ignored, and what we start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         folder = (arguments.folder or Path(temporary)).resolve()
         rows = _run(arguments, folder)
