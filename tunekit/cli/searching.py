@@ -194,14 +194,25 @@ def _train(
 def _run(
     paths: Any, view: Any, time_budget: float | None, address: str | None, disk_budget: int | None = None
 ) -> None:
-    from tunekit.reporting.choices import scientific_comparisons
-    from tunekit.reporting.leaderboard import baseline_rows, baseline_table, summary, trial_rows, trial_table
-    from tunekit.reporting.report import tell
-    from tunekit.tuning.progress import duration
     from tunekit.tuning.ray_session import Machine
     from tunekit.tuning.search import run_search
 
-    outcome = run_search(paths, view, time_budget, Machine(address=address), tell, disk_budget)
+    outcome = run_search(paths, view, time_budget, Machine(address=address), _tell, disk_budget)
+    _show(paths, outcome)
+
+
+def _tell(paths: Any, outcome: Any) -> Any:
+    """The report is made when trials have ended: what it imports would keep them waiting."""
+    from tunekit.reporting.report import tell
+
+    return tell(paths, outcome)
+
+
+def _show(paths: Any, outcome: Any) -> None:
+    from tunekit.reporting.choices import scientific_comparisons
+    from tunekit.reporting.leaderboard import baseline_rows, baseline_table, summary, trial_rows, trial_table
+    from tunekit.tuning.progress import duration
+
     print_table(trial_table(trial_rows(paths), most=10))
     if known := baseline_rows(paths):
         print_table(baseline_table(known))

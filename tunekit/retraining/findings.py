@@ -6,16 +6,18 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunekit.data.pack import Images
 from tunekit.errors import SearchError
 from tunekit.history import History
 from tunekit.paths import RetrainingPaths, SearchPaths, atomic_write
-from tunekit.retraining.examination import ExaminedModel, captions, surest
-from tunekit.retraining.metrics import ReliabilityBin
-from tunekit.retraining.networks import Judge, Logits
 from tunekit.retraining.trainings import PlannedTraining
+
+if TYPE_CHECKING:  # they import torch, which who reads a result does not need
+    from tunekit.retraining.examination import ExaminedModel
+    from tunekit.retraining.metrics import ReliabilityBin
+    from tunekit.retraining.networks import Judge, Logits
 
 Result = dict[str, Any]
 Curves = Mapping[str, Sequence[Sequence[float]]]  # of a recipe, for each seed, an accuracy each epoch
@@ -108,6 +110,7 @@ def curves_of(planned: Sequence[PlannedTraining], history: History, ids: Sequenc
 
 def show_images(folder: Path, images: Images, logits: Logits, judge: Judge, classes: Sequence[str]) -> None:
     """The most confident mistakes, and as many successes."""
+    from tunekit.retraining.examination import captions, surest
     from tunekit.retraining.figures import image_grid, save_figure
 
     for name, right, title in (

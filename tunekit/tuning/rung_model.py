@@ -17,7 +17,7 @@ from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr
 from threadpoolctl import ThreadpoolController
 
 from tunekit.recipe import Value
@@ -33,6 +33,7 @@ _EVEN, _NEAR, _REFINED = 150, 150, 60  # candidates
 # Weight of the belief that a rung's values are those of the rung below, in trials of unit variance.
 _BELIEF = 2.0
 _LEAST_WIDTH = 0.2  # of a rung's scale, as a share of all that its values span
+_ROOT_OF_TWO_PI = (2 * np.pi) ** 0.5
 _TOO_CLOSE = 0.98  # correlation with a trial of this search from which on a candidate teaches nothing new
 _PENALTY = 20.0  # for that, in logarithms of the improvement
 _GOOD = 8  # trials around which candidates are drawn
@@ -259,8 +260,11 @@ def _log_improvement(mean: Array, deviation: Array, best: float) -> Array:
     """
     gain = (mean - best) / deviation
     near = np.maximum(gain, -5.0)
-    inside = np.log(norm.pdf(near) + near * norm.cdf(near))
-    far = norm.logpdf(gain) - 2 * np.log(np.maximum(-gain, 5.0))  # the first term of the asymptotic series
+    inside = np.log(np.exp(-(near**2) / 2) / _ROOT_OF_TWO_PI + near * ndtr(near))
+    log_density = -(gain**2) / 2 - np.log(
+        _ROOT_OF_TWO_PI
+    )  # scipy.stats has it too, and takes 0.4 s to import
+    far = log_density - 2 * np.log(np.maximum(-gain, 5.0))  # the first term of the asymptotic series
     improvement: Array = np.log(deviation) + np.where(gain > -5.0, inside, far)
     return improvement
 

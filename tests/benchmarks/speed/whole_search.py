@@ -51,8 +51,8 @@ class Size:
     by_hand: bool  # whether it is also searched by hand
 
 
-SHORT = Size("two minutes", "resnet20", 24, 9, 0.7, by_hand=True)
-LONG = Size("ten minutes", "resnet20", 100, 9, 0.85, by_hand=False)
+SHORT = Size("two minutes", "resnet8", 14, 9, 0.7, by_hand=True)
+LONG = Size("ten minutes", "resnet20", 24, 9, 0.85, by_hand=False)
 
 
 def measure(data: Path, size: Size, runs: int) -> Part:
