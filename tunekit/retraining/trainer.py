@@ -125,7 +125,7 @@ class Trainer:
     def _tidy(self, event: Event) -> None:
         """What a training needs to go on is not needed behind its end; after a loss it may be."""
         if event.kind in ("complete", "fail"):
-            self.files(event.trial).last.unlink(missing_ok=True)
+            self.files(event.trial).settle()
 
     def _new_tracker(self) -> Tracker:
         return Tracker(
@@ -198,15 +198,17 @@ class _RetrainingWork:
     def assignment(self, suggestion: Suggestion, resources: Resources) -> Assignment:
         training, paths = self.planned[suggestion.trial_id], self.search.retraining
         whole = training.part == "train+val"
+        trial = self.policy.history.trials[suggestion.trial_id]
         return Assignment(
-            trial_id=suggestion.trial_id,
+            trial_id=trial.id,
             recipe=training.recipe,
             seed=training.seed,
             epochs=training.epochs,
-            reported=self.policy.history.trials[suggestion.trial_id].epoch,
+            reported=trial.epoch,
             pack=str(self.pack.folder),
             split=str(paths.whole_split if whole else self.search.split),
-            folder=str(paths.trial(suggestion.trial_id).folder),
+            folder=str(paths.trial(trial.id).folder),
+            attempt=trial.attempts,
             weights=first_weights_file(self.search, Recipe.from_flat(training.recipe)),
             cpus=resources.cpus_per_trial,
             gpus=resources.gpus_per_trial,

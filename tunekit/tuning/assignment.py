@@ -23,6 +23,7 @@ class Assignment:
     pack: str  # folder
     split: str  # file
     folder: str  # of the trial
+    attempt: int = 1  # a higher number than that of every attempt before
     weights: str | None = None  # file of first weights; None for random ones
     cpus: float = 1.0
     gpus: float = 0.0

@@ -36,8 +36,12 @@ class CheckpointKeeper:
         self._repeats = repeats
         self._budget = budget
         self._sizes: dict[int, int] = {}  # bytes of the checkpoints of each trial that has some
-        for trial in history.trials:
-            self._measure(trial)
+        for trial in history.trials.values():
+            if (
+                trial.over
+            ):  # a process that was killed leaves it as it was, or a worker that was cut off writes
+                paths.trial(trial.id).settle()
+            self._measure(trial.id)
 
     @property
     def taken(self) -> int:
@@ -66,7 +70,7 @@ class CheckpointKeeper:
         files = self._paths.trial(ended.id)
         remove_half_written(files.folder)
         if ended.over:
-            files.last.unlink(missing_ok=True)
+            files.settle()
         self._measure(ended.id)
         kept = {trial.id for trial in self.best_trials()}
         for trial in [self._history.trials[trial_id] for trial_id in self._sizes]:
@@ -81,12 +85,11 @@ class CheckpointKeeper:
 
     def _drop_best(self, trial: Trial) -> None:
         if not (trial.unfinished or self._undecided(trial)):
-            self._paths.trial(trial.id).best.unlink(missing_ok=True)
+            self._paths.trial(trial.id).drop_best()
             self._measure(trial.id)
 
     def _measure(self, trial_id: int) -> None:
-        files = self._paths.trial(trial_id)
-        there = [file for file in (files.last, files.best) if file.exists()]
+        there = self._paths.trial(trial_id).checkpoints()
         if there:
             self._sizes[trial_id] = sum(file.stat().st_size for file in there)
         else:
