@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import asdict
 from typing import Any
 
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split
-from tunekit.errors import OutOfMemoryFailure, RecipeError, RecipeFailure, TunekitError
+from tunekit.errors import OutOfMemoryFailure, RecipeError, RecipeFailure, StorageError, TunekitError
 from tunekit.paths import FULL
 from tunekit.recipe import Recipe
 from tunekit.training.build import build_training
@@ -17,7 +17,7 @@ from tunekit.training.device import pick_device, set_threads
 from tunekit.training.loop import EpochResult, Training
 from tunekit.training.memory import memory_failures, release_memory
 from tunekit.tuning.assignment import Assignment
-from tunekit.tuning.node_files import NodeFiles
+from tunekit.tuning.node_files import node_files
 
 
 class TrialRun:
@@ -30,7 +30,7 @@ class TrialRun:
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        self._files = NodeFiles(assignment)
+        self._files = node_files(assignment)
         self._epoch = assignment.reported
         self._results = self._run()
 
@@ -42,6 +42,8 @@ class TrialRun:
             result = next(self._results)
         except (RecipeFailure, RecipeError) as failure:
             return {"failure": str(failure), "epoch": self._epoch + 1}
+        except StorageError as error:
+            return {"problem": str(error)}
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -50,7 +52,12 @@ class TrialRun:
         self._epoch = result.epoch
         return asdict(result)
 
-    def _run(self) -> Iterator[EpochResult]:
+    def close(self) -> None:
+        """The trial ends here, or goes on elsewhere; no step may follow."""
+        self._results.close()
+        self._files.close()
+
+    def _run(self) -> Generator[EpochResult]:
         pack = self._files.pack()
         micro_batches = 1
         while micro_batches:
