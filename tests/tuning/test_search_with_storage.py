@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.tuning.places import S3Server, login
-from tests.tuning.test_search import settings
+from tests.tuning.test_search import HOPELESS_DEFAULT, settings
 from tests.tuning.test_storage import same_weights
 from tunekit.data.pack import Pack
 from tunekit.history import Event, History
@@ -26,7 +26,14 @@ from tunekit.tuning.stored_search import storage_of
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
 ONE = Machine(cpus=1)  # one trial at a time: the same search each time
-RUNGS = {"samples": 3, "epochs": 4, "scheduler": "asha-promotion", "grace_period": 2, "reduction_factor": 100}
+
+
+def wanted(folder: Path, digits: Pack, storage: str | None = None) -> SearchSettings:
+    """All trials but the default one pause at epoch 2, and the best of them goes on in the end."""
+    rungs = {"scheduler": "asha-promotion", "grace_period": 2, "reduction_factor": 100}
+    asked = settings(folder, digits, storage=storage, samples=4, epochs=6, train_limit=200, **rungs)
+    Path(asked.space).write_text(HOPELESS_DEFAULT)
+    return asked
 
 
 @pytest.fixture
@@ -41,7 +48,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 def straight(tmp_path_factory: pytest.TempPathFactory, digits: Pack) -> SearchPaths:
     """The same search without a storage."""
     folder = tmp_path_factory.mktemp("straight")
-    paths = begin_search(settings(folder, digits, **RUNGS), folder / "results", QuietView())
+    paths = begin_search(wanted(folder, digits), folder / "results", QuietView())
     assert run_search(paths, QuietView(), machine=ONE).finished
     return paths
 
@@ -67,8 +74,7 @@ def check_as(straight: SearchPaths, paths: SearchPaths) -> None:
 def test_a_search_without_a_shared_folder_ends_as_one_with_it_and_gives_a_model(
     server: S3Server, straight: SearchPaths, tmp_path: Path, digits: Pack
 ) -> None:
-    wanted = settings(tmp_path, digits, storage=server.uri, **RUNGS)
-    paths = begin_search(wanted, tmp_path / "results", QuietView())
+    paths = begin_search(wanted(tmp_path, digits, server.uri), tmp_path / "results", QuietView())
     outcome = run_search(paths, QuietView(), machine=ONE)
     assert (outcome.finished, outcome.problem, outcome.untracked_events) == (True, None, 0)
     assert {"pause", "resume"} <= {event.kind for event in outcome.history.events}
@@ -95,8 +101,7 @@ class Unplugging(QuietView):
 def test_a_storage_that_goes_away_stops_the_search_and_a_resume_goes_on(
     server: S3Server, straight: SearchPaths, tmp_path: Path, digits: Pack
 ) -> None:
-    wanted = settings(tmp_path, digits, storage=server.uri, **RUNGS)
-    paths = begin_search(wanted, tmp_path / "results", QuietView())
+    paths = begin_search(wanted(tmp_path, digits, server.uri), tmp_path / "results", QuietView())
     outcome = run_search(paths, Unplugging(server), machine=ONE)
     assert not outcome.finished
     assert outcome.problem is not None
