@@ -9,7 +9,6 @@ import pytest
 from tests.multi_node.lost_node import (
     await_epochs,
     check_as_trained_straight_through,
-    check_tracked,
     check_whole,
     own_pack,
     search,
@@ -56,7 +55,6 @@ def test_a_trial_of_a_killed_node_goes_on_from_what_the_storage_has(two_nodes: C
     resumed = [event for event in history.events if event.kind == "resume"]
     assert len(resumed) == 1 and results_on(history.events, first)
     check_whole(history, EPOCHS)
-    check_tracked(two_nodes, history)
     check_as_trained_straight_through(two_nodes, history, [*history.trials.values()])
     assert all(paths.trial(trial).best.exists() for trial in history.trials)
     assert not list(place.rglob("last.pt"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from tunekit.data.pack import Pack
@@ -22,7 +23,27 @@ def storage_of(settings: SearchSettings, paths: SearchPaths) -> Storage | None:
     if settings.storage is None:
         return None
     search = paths.folder.parent if isinstance(paths, RetrainingPaths) else paths.folder
-    return Storage(settings.storage, f"{settings.name}-{settings.search_id[:_ID_LENGTH]}", str(search))
+    return Storage(settings.storage, _folder(settings), str(search))
+
+
+def _folder(settings: SearchSettings) -> str:
+    return f"{settings.name}-{settings.search_id[:_ID_LENGTH]}"
+
+
+def check_storage(settings: SearchSettings) -> None:
+    """Check, before anything else is written, that the storage of a search takes files, if it has one.
+
+    Raises:
+        StorageError: if it cannot be reached or refuses.
+    """
+    if settings.storage is None:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        tried = Path(folder) / "tried"
+        tried.touch()
+        storage = Storage(settings.storage, _folder(settings), folder)
+        storage.push(tried)
+        storage.drop(tried)
 
 
 def push_inputs(storage: Storage) -> None:
