@@ -1,6 +1,7 @@
 """A small search laid down by hand: for tests of what reads searches."""
 
 from pathlib import Path
+from typing import Any
 
 from tunekit.history import Event, History
 from tunekit.paths import SearchPaths, search_paths
@@ -9,7 +10,7 @@ from tunekit.tuning.settings import SearchSettings
 SPACE = '[space]\n"optim.lr" = { low = 1e-3, high = 1.0, log = true }\n'
 
 
-def lay_down_search(results_dir: Path, name: str) -> SearchPaths:
+def lay_down_search(results_dir: Path, name: str, **changes: Any) -> SearchPaths:
     """Three of four trials: one stopped, one completed with 0.75 at epoch 2, one unfinished."""
     paths = search_paths(results_dir, name)
     paths.folder.mkdir(parents=True)
@@ -24,6 +25,7 @@ def lay_down_search(results_dir: Path, name: str) -> SearchPaths:
         data_dir=str(results_dir),
         tracking_uri=f"sqlite:///{results_dir}/mlflow.db",
         fixed={"optim.name": "adam"},
+        **changes,
     ).save(paths)
     history = History(paths.history)
     for event in (

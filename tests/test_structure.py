@@ -30,6 +30,7 @@ DOORS = {
     "ray": {"tuning"},
     "optuna": {"reporting", "tuning"},
     "mlflow": {"tracking"},
+    "pyarrow": {"tuning"},
     "timm": {"models", "training"},
     "torchvision": {"data", "models"},
     "scipy": {"reporting", "retraining", "tuning"},

@@ -104,6 +104,7 @@ class Trial:
     rung: int | None = None  # the epoch at which it was stopped or paused
     failed_at: int | None = None  # the epoch in which the recipe failed
     reason: str | None = None
+    attempts: int = 1  # how often it was handed out: at its start, and each time it went on
     _best: Result | None = field(default=None, init=False, repr=False, compare=False)
     _seen: int = field(default=0, init=False, repr=False, compare=False)  # results that `_best` knows
 
@@ -286,6 +287,7 @@ class History:
             trial.results.append(Result(event.epoch, event.value, event.time, metrics, event.worker or ""))
             return
         trial.status = _STATUS_AFTER[event.kind]
+        trial.attempts += event.kind == "resume"
         trial.reason = event.reason
         trial.rung = event.epoch if event.kind in ("stop", "pause") else None
         trial.failed_at = event.epoch if event.kind == "fail" else None

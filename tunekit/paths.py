@@ -18,6 +18,8 @@ from tunekit.errors import SearchError, SpaceError, nearest
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of an `OSError`: a disk that takes no more
 _LITTLE = 2**16  # bytes; a disk with less left is full
 _TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{32}")  # of `atomic_write`
+_LAST, _BEST = "last.pt", "best.safetensors"
+_ATTEMPT_NAME = re.compile(r"attempt-([0-9]{1,9})")
 _SEARCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -163,19 +165,69 @@ class RetrainingPaths(SearchPaths):
 
 @dataclass(frozen=True)
 class TrialPaths:
-    """The files of one trial, below `results/<name>/trials/<id>/`."""
+    """The files of one trial, below `results/<name>/trials/<id>/`.
+
+    A trial that goes on after a pause or a loss is another attempt, which writes to a folder of its own: a
+    worker that was cut off and comes back late can overwrite nothing of the attempt that replaced it.
+    """
 
     folder: Path
 
     @property
     def last(self) -> Path:
-        """All that is needed to go on after the last finished epoch."""
-        return self.folder / "last.pt"
+        """All that is needed to go on after the last finished epoch, of the newest attempt that has it."""
+        return self._newest(_LAST) or self.folder / _LAST
 
     @property
     def best(self) -> Path:
-        """The weights of the epoch with the best validation accuracy."""
-        return self.folder / "best.safetensors"
+        """The weights of the epoch with the best validation accuracy; while the trial is not over, those of
+        the newest attempt that has some."""
+        own = self.folder / _BEST
+        return own if own.exists() else self._newest(_BEST) or own
+
+    def attempt(self, number: int) -> TrialPaths:
+        """The files that one attempt writes."""
+        return TrialPaths(self.folder / f"attempt-{number}")
+
+    def attempts(self) -> dict[int, TrialPaths]:
+        """Those that have a folder, oldest first."""
+        folders = self.folder.iterdir() if self.folder.is_dir() else ()
+        found = {attempt_number(folder.name): TrialPaths(folder) for folder in folders}
+        return {number: found[number] for number in sorted(found) if number}
+
+    def checkpoints(self) -> list[Path]:
+        """The files of all attempts that are there."""
+        folders = (self.folder, *(attempt.folder for attempt in self.attempts().values()))
+        files = (folder / name for folder in folders for name in (_LAST, _BEST))
+        return [file for file in files if file.exists()]
+
+    def drop_best(self) -> None:
+        """Remove the weights of the best epoch, of every attempt."""
+        for file in self.checkpoints():
+            if file.name == _BEST:
+                file.unlink(missing_ok=True)
+
+    def settle(self) -> None:
+        """The trial is over: its weights of the best epoch are its own, and the rest of its attempts goes.
+
+        What a worker that was cut off writes later is none of it.
+        """
+        own, best = self.folder / _BEST, self.best
+        if best != own:
+            os.replace(best, own)
+        for attempt in self.attempts().values():
+            shutil.rmtree(attempt.folder, ignore_errors=True)
+        (self.folder / _LAST).unlink(missing_ok=True)
+
+    def _newest(self, name: str) -> Path | None:
+        files = (attempt.folder / name for attempt in reversed(self.attempts().values()))
+        return next((file for file in files if file.exists()), None)
+
+
+def attempt_number(name: str) -> int:
+    """Of the attempt whose folder has this name; 0 if it is none."""
+    found = _ATTEMPT_NAME.fullmatch(name)
+    return int(found[1]) if found else 0
 
 
 def search_paths(results_dir: Path, name: str) -> SearchPaths:

@@ -42,6 +42,7 @@ USAGES = [
     ((*SEARCH, "--disk-budget", "20"), "must be a size above 0 such as 500MB or 20GB, but got '20'"),
     ((*SEARCH, "--disk-budget", "0GB"), "must be a size above 0"),
     ((*SEARCH, "--disk-budget", "much"), "must be a size above 0"),
+    ((*SEARCH, "--storage", ""), "Invalid value for '--storage': must not be empty"),
     ((*SEARCH, "--image-size", HUGE), "is not in the range x<=4096"),
     ((*SEARCH, "--train-limit", "all"), "Invalid value for '--train-limit': 'all'"),
     ((*SEARCH, "--val-fraction", "half"), "Invalid value for '--val-fraction': 'half'"),
@@ -122,6 +123,19 @@ MISTAKES = [
     ((*SEARCH, "--results-dir", "file/below"), "cannot be written: choose another --results-dir"),
     ((*SEARCH, "--results-dir", "a" * 300), "File name too long"),
     ((*SEARCH, "--data-dir", "file/below", "--name", "x"), "cannot write to"),
+    ((*SEARCH, "--storage", "ftp://host/folder"), "--storage must be s3://BUCKET/FOLDER, gs://"),
+    ((*SEARCH, "--storage", "s3://"), "--storage must be s3://BUCKET/FOLDER, gs://"),
+    ((*SEARCH, "--storage", "s3://b\x1b[31m"), "--storage must be s3://BUCKET/FOLDER, gs://"),
+    ((*SEARCH, "--storage", "s3://user:secret@bucket"), "--storage must have no login and no key in it"),
+    ((*SEARCH, "--storage", "s3://bucket?secret_key=x"), "--storage must have no login and no key in it"),
+    ((*SEARCH, "--storage", "s3://bucket?colour=red"), "Unexpected query parameter in S3 URI: 'colour'"),
+    ((*SEARCH, "--storage", "file/below"), "file/below cannot be written: "),
+    ((*SEARCH, "--storage", "place", "--disk-budget", "1GB"), "--disk-budget is about the results folder"),
+    (
+        (*SEARCH, "--storage", "s3://bucket?endpoint_override=127.0.0.1:9&scheme=http&region=x"),
+        ("storage s3://bucket?endpoint_override=127.0.0.1:9", "Could not connect"),
+    ),
+    (("resume", "stored", "--disk-budget", "1GB"), "--disk-budget is about the results folder"),
     ((*SEARCH, "--tracking-uri", "http://127.0.0.1:9"), "http://127.0.0.1:9 does not answer"),
     ((*SEARCH, "--tracking-uri", "ftp://x"), "a tracking URI is http://HOST:PORT"),
     ((*SEARCH, "--tracking-uri", "http://[::1"), "a tracking URI is http://HOST:PORT"),
@@ -189,6 +203,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "file").write_text("words")
     (tmp_path / "empty").mkdir()
     (tmp_path / "plain.toml").write_text('[space]\n"optim.lr" = { low = 0.1, high = 1.0 }\n')
+    lay_down_search(tmp_path / "results", "stored", storage="/nowhere")
     lay_down_search(tmp_path / "results", "mine")
     return tmp_path
 

@@ -124,7 +124,7 @@ def check_as_trained_straight_through(cluster: Cluster, history: History, trials
     """Each trial has, bit for bit, the values of the same trial trained in this process in one go."""
     paths = cluster.paths("s")
     settings = SearchSettings.load(paths)
-    pack = Pack.open(shared_pack(cluster))
+    pack = Pack.open(own_pack(cluster.network.machines[0]))
     for trial in trials:
         recipe = load_space(paths.space).recipe(trial.params).to_flat()
         folder = cluster.folder / "straight" / str(trial.id)

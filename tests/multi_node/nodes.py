@@ -53,6 +53,7 @@ class Cluster:
 
     network: Network
     token: str = field(default_factory=lambda: secrets.token_hex(32))
+    shares_results: bool = True  # else they lie in the head's own data folder
     _commands: int = 0
 
     @property
@@ -62,8 +63,9 @@ class Cluster:
 
     @property
     def results(self) -> Path:
-        """Shared by all machines."""
-        return self.folder / "results"
+        """As this process sees them."""
+        shared = self.folder / "results"
+        return shared if self.shares_results else self.network.machines[0].folder / "data" / "results"
 
     @property
     def address(self) -> str:
@@ -105,7 +107,7 @@ class Cluster:
         return Command(process, output)
 
     def paths(self, name: str) -> SearchPaths:
-        """Of a search in the shared results folder."""
+        """Of a search in the results folder."""
         return SearchPaths(self.results / name)
 
     def events(self, name: str) -> list[Event]:

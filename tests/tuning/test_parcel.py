@@ -52,6 +52,18 @@ def test_a_search_arrives_and_can_be_read(there: SearchPaths, tmp_path: Path) ->
     assert [file.name for file in (tmp_path / "home").iterdir()] == ["mine"]
 
 
+def test_weights_of_a_trial_that_still_runs_arrive_as_those_of_the_trial(
+    there: SearchPaths, tmp_path: Path
+) -> None:
+    trial = there.trial(1)
+    weights = trial.best.read_bytes()
+    trial.attempt(2).folder.mkdir()
+    trial.best.rename(trial.attempt(2).best)
+    home = unpack(pack(there), tmp_path / "home", "mine")
+    assert home.trial(1).best.read_bytes() == weights
+    assert not home.trial(1).attempts()
+
+
 def test_weights_of_the_best_trials_come_first_when_there_is_little_room(
     there: SearchPaths, tmp_path: Path
 ) -> None:

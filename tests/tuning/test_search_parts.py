@@ -214,6 +214,23 @@ def test_a_paused_trial_keeps_what_it_goes_on_from_until_the_search_ends(tmp_pat
     assert not paths.trial(1).last.exists()
 
 
+def test_weights_of_the_newest_attempt_become_the_trials_when_it_ends(tmp_path: Path) -> None:
+    paths, history = SearchPaths(tmp_path), History()
+    history.append(Event("suggest", 0, params={}), Event("result", 0, epoch=1, value=0.5))
+    history.append(Event("pause", 0, epoch=1), Event("resume", 0), Event("resume", 0))
+    trial = paths.trial(0)
+    assert history.trials[0].attempts == 3
+    for number in (9, 10):
+        trial.attempt(number).folder.mkdir(parents=True)
+        trial.attempt(number).best.write_text(f"weights of attempt {number}")
+        trial.attempt(number).last.write_text(f"state of attempt {number}")
+    assert trial.last == trial.attempt(10).last
+    history.subscribe(CheckpointKeeper(paths, history, keep=1).event)
+    history.append(Event("complete", 0))
+    assert [file.relative_to(trial.folder).as_posix() for file in trial.checkpoints()] == ["best.safetensors"]
+    assert trial.best.read_text() == "weights of attempt 10"
+
+
 def test_a_disk_budget_costs_weights_but_never_the_winners_nor_what_a_rung_may_need(tmp_path: Path) -> None:
     paths, history = SearchPaths(tmp_path), History()
     keeper = CheckpointKeeper(paths, history, keep=3, budget=4000)

@@ -61,16 +61,68 @@ def test_a_damaged_checkpoint_costs_epochs_but_changes_none(
     assert steps(TrialRun(replace(assignment, reported=2)), 3) == straight
 
 
+def test_a_worker_that_was_cut_off_spoils_nothing_when_it_comes_back(
+    assignment: Assignment, tmp_path: Path
+) -> None:
+    straight = steps(TrialRun(replace(assignment, folder=str(tmp_path / "straight"))), 4)
+    cut_off = TrialRun(assignment)
+    assert steps(cut_off, 2) == straight[:2]
+    second = TrialRun(replace(assignment, attempt=2, reported=2))
+    assert steps(second, 1) == straight[2:3]
+    trial = TrialPaths(Path(assignment.folder))
+    written = {file: file.read_bytes() for file in trial.attempt(2).checkpoints()}
+    steps(cut_off, 2)
+    for file in trial.attempt(1).checkpoints():
+        file.write_bytes(b"whatever it writes")
+    assert {file: file.read_bytes() for file in written} == written
+
+    third = TrialRun(replace(assignment, attempt=3, reported=3))
+    assert steps(third, 1) == straight[3:]
+    best = load_best(trial.best).weights
+    assert all(
+        torch.equal(best[name], w)
+        for name, w in load_best(TrialPaths(tmp_path / "straight").best).weights.items()
+    )
+    trial.settle()
+    assert [file.name for file in trial.checkpoints()] == ["best.safetensors"]
+    trial.attempt(1).folder.mkdir()
+    trial.attempt(1).best.write_bytes(b"later still")
+    assert load_best(trial.best).weights.keys() == best.keys()
+
+
+def test_an_attempt_leaves_the_states_before_it_only_until_it_has_its_own(assignment: Assignment) -> None:
+    steps(TrialRun(assignment), 1)
+    trial = TrialPaths(Path(assignment.folder))
+    second = TrialRun(replace(assignment, attempt=2, reported=1))
+    assert list(trial.attempts()) == [1]
+    steps(second, 1)
+    assert list(trial.attempts()) == [2]
+    assert trial.last == trial.attempt(2).last
+    assert trial.best == trial.attempt(2).best
+
+
+def test_a_trial_of_a_tunekit_without_attempts_goes_on(assignment: Assignment, tmp_path: Path) -> None:
+    straight = steps(TrialRun(replace(assignment, folder=str(tmp_path / "straight"))), 3)
+    steps(TrialRun(assignment), 2)
+    trial = TrialPaths(Path(assignment.folder))
+    for file in trial.attempt(1).checkpoints():
+        file.rename(trial.folder / file.name)
+    trial.attempt(1).folder.rmdir()
+    assert steps(TrialRun(replace(assignment, attempt=2, reported=2)), 1) == straight[2:]
+    assert trial.best == trial.attempt(2).best
+
+
 def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(assignment: Assignment, disk: Path) -> None:
     there = replace(assignment, folder=str(disk / "trial"))
     first = steps(TrialRun(there), 1)
     paths = TrialPaths(disk / "trial")
-    before = {file.name: file.read_bytes() for file in paths.folder.iterdir()}
+    before = {file.name: file.read_bytes() for file in paths.checkpoints()}
     fill(disk, leave=100_000)  # less than a checkpoint
     result = TrialRun(replace(there, reported=1)).step()
     assert list(result) == ["problem"]
     assert re.fullmatch(r".*/trial/.* cannot be written: No space left on device", result["problem"])
-    assert {file.name: file.read_bytes() for file in paths.folder.iterdir()} == before
+    assert {file.name: file.read_bytes() for file in paths.checkpoints()} == before
+    assert not list(paths.attempt(1).folder.glob(".*"))
     (disk / "ballast").unlink()
     assert steps(TrialRun(replace(there, reported=1)), 1)[0]["epoch"] == first[0]["epoch"] + 1
 

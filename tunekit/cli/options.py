@@ -149,6 +149,14 @@ job_server_option = click.option(
 name_argument = click.argument("name", required=False)
 
 
+def _storage(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    if not value:
+        return not_empty(_ctx, _param, value)
+    from tunekit.tuning.storage import storage_uri
+
+    return storage_uri(value)
+
+
 def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that trains: data, resources, where things go."""
     options = (
@@ -188,6 +196,13 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Best trials whose weights are kept.",
         ),
         disk_option,
+        click.option(
+            "--storage",
+            callback=_storage,
+            metavar="URI",
+            help="Where nodes keep checkpoints if they share no folder: s3://BUCKET/FOLDER, gs://, abfss://, "
+            "file:// or a folder.  [default: the results folder]",
+        ),
         address_option,
         tracking_option,
         budget_option,

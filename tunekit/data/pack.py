@@ -98,22 +98,31 @@ class Pack:
         Raises:
             DataError: if there is no usable pack.
         """
+        pack = cls.described(folder)
+        for name, file in pack.files.items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != file.size:
+                raise DataError(f"{path} is absent or not {file.size:,} bytes long")
+        return pack
+
+    @classmethod
+    def described(cls, folder: Path) -> Pack:
+        """Read `pack.json` alone: what a pack is whose arrays may lie elsewhere.
+
+        Raises:
+            DataError: if it is absent, damaged or of another version.
+        """
         try:
             saved = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
             if saved.pop("format") != _FORMAT:
                 raise DataError(f"{folder} was packed by another version of tunekit")
-            pack = _from_json(folder, saved)
+            return _from_json(folder, saved)
         except FileNotFoundError:
             raise DataError(f"there is no packed data set in {folder}") from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{folder / 'pack.json'} is damaged: {error}") from None
-        for name, file in pack.files.items():
-            path = folder / name
-            if not path.is_file() or path.stat().st_size != file.size:
-                raise DataError(f"{path} is absent or not {file.size:,} bytes long")
-        return pack
 
     @property
     def digest(self) -> str:
@@ -208,12 +217,33 @@ def copied_pack(source: Path, folder: Path) -> Pack:
         DataError: if there is no pack in `source`, or the folder cannot be written.
     """
     wanted = Pack.open(source)
+    return fetched_pack(wanted, folder, lambda temporary: _copy_files(wanted, temporary))
+
+
+def fetched_pack(wanted: Pack, folder: Path, fetch: Callable[[Path], None]) -> Pack:
+    """The pack in `folder` if it is `wanted`, else what `fetch` brings.
+
+    Several processes may ask at once: one fetches, the others wait.
+
+    Args:
+        wanted: as its description says.
+        folder: where the pack lies or will lie.
+        fetch: puts the arrays of `wanted` and its `pack.json` into the folder that it is given.
+    Raises:
+        DataError: if the folder cannot be written, or what came is another pack or damaged.
+    """
     if _is_copy(folder, wanted):
         return Pack.open(folder)
     with _locked(folder):
         if not _is_copy(folder, wanted):
-            _build(folder, lambda temporary: _copy_files(wanted, temporary))
+            _build(folder, lambda temporary: _fetch(wanted, temporary, fetch))
     return Pack.open(folder)
+
+
+def _fetch(wanted: Pack, folder: Path, fetch: Callable[[Path], None]) -> None:
+    fetch(folder)
+    if not (_is_copy(folder, wanted) and Pack.open(folder).verify()):
+        raise DataError(f"{wanted.name} did not arrive in {folder.parent} as it was packed: try again")
 
 
 def _is_copy(folder: Path, wanted: Pack) -> bool:

@@ -23,6 +23,7 @@ from tunekit.retraining.trainings import PlannedTraining, RetrainingPolicy, Trai
 from tunekit.tracking.server import masked
 from tunekit.tracking.writer import Tracker
 from tunekit.tuning.assignment import Assignment
+from tunekit.tuning.checkpoints import checkpoints_of
 from tunekit.tuning.estimate import DiskNeed, Estimate, disk_need, estimate
 from tunekit.tuning.progress import View
 from tunekit.tuning.provision import first_weights_file
@@ -32,6 +33,7 @@ from tunekit.tuning.training_on_ray import train_on_ray
 from tunekit.tuning.trial_policy import Suggestion
 
 _TRACKING_GRACE = 120.0  # seconds that the end waits for MLflow
+_TRAINED = ("completed", "failed")  # never to be trained again
 
 
 class Trainer:
@@ -69,6 +71,7 @@ class Trainer:
         if max(self.history.trials, default=-1) >= len(self.planned):
             raise SearchError(f"{self.paths.settings} does not know all trainings of {self.paths.history}")
         self.lost: list[str] = []  # of the latest `train`: what the machine failed, and why, a line each
+        self._checkpoints = checkpoints_of(settings, self.paths)
         self._tracker = self._new_tracker()
         for listener in (self._tracker.record, self._tidy, view.event):
             self.history.subscribe(listener)
@@ -85,10 +88,12 @@ class Trainer:
             The id of each; None if the time was up, or trainings were interrupted or lost to the machine.
         Raises:
             SearchError: if the disk is full.
+            StorageError: if the search's storage cannot be used.
         """
         ids = self._trainings.ids_of(wanted)
         policy = RetrainingPolicy(self.planned, ids, self.history)
         if not policy.left:
+            self._bring_home(ids)
             return ids
         if any(training.part == "train+val" for training in wanted):
             _save_whole_split(self._search, self.paths)
@@ -99,6 +104,7 @@ class Trainer:
             raise SearchError(f"retraining stopped: {problem}; the same command goes on")
         trials = [self.history.trials[training] for training in ids if training in self.history.trials]
         self.lost = [f"{self.planned[one.id].words}: {one.reason}" for one in trials if one.status == "lost"]
+        self._bring_home(ids)
         return None if policy.left or self.lost else ids
 
     def files(self, training: int) -> TrialPaths:
@@ -120,12 +126,18 @@ class Trainer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tracker.__exit__(kind, error, trace)
+        self._checkpoints.close()
         self.history.close()
+
+    def _bring_home(self, ids: Sequence[int]) -> None:
+        """Have the networks that were trained here, wherever that was."""
+        ended = [one for one in map(self.history.trials.get, ids) if one and one.status in _TRAINED]
+        self._checkpoints.bring_home(one for one in ended if not self.files(one.id).best.exists())
 
     def _tidy(self, event: Event) -> None:
         """What a training needs to go on is not needed behind its end; after a loss it may be."""
         if event.kind in ("complete", "fail"):
-            self.files(event.trial).last.unlink(missing_ok=True)
+            self._checkpoints.settle(self.history.trials[event.trial])
 
     def _new_tracker(self) -> Tracker:
         return Tracker(
@@ -198,15 +210,17 @@ class _RetrainingWork:
     def assignment(self, suggestion: Suggestion, resources: Resources) -> Assignment:
         training, paths = self.planned[suggestion.trial_id], self.search.retraining
         whole = training.part == "train+val"
+        trial = self.policy.history.trials[suggestion.trial_id]
         return Assignment(
-            trial_id=suggestion.trial_id,
+            trial_id=trial.id,
             recipe=training.recipe,
             seed=training.seed,
             epochs=training.epochs,
-            reported=self.policy.history.trials[suggestion.trial_id].epoch,
+            reported=trial.epoch,
             pack=str(self.pack.folder),
             split=str(paths.whole_split if whole else self.search.split),
-            folder=str(paths.trial(suggestion.trial_id).folder),
+            folder=str(paths.trial(trial.id).folder),
+            attempt=trial.attempts,
             weights=first_weights_file(self.search, Recipe.from_flat(training.recipe)),
             cpus=resources.cpus_per_trial,
             gpus=resources.gpus_per_trial,

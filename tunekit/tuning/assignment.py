@@ -23,6 +23,7 @@ class Assignment:
     pack: str  # folder
     split: str  # file
     folder: str  # of the trial
+    attempt: int = 1  # a higher number than that of every attempt before
     weights: str | None = None  # file of first weights; None for random ones
     cpus: float = 1.0
     gpus: float = 0.0
@@ -30,4 +31,8 @@ class Assignment:
     on_oom: OnOom = (
         "fail"  # when memory is too small: the recipe fails, or goes on with smaller parts of a batch
     )
-    shared_pack: str | None = None  # folder that every node sees, from which one without a pack copies it
+    shared_pack: str | None = None  # folder that every node sees, or of the storage, from which one without a
+    # pack copies it
+    storage: str | None = None  # URI of the place that nodes have in common if they see no common folder
+    storage_folder: str = ""  # of the search, below that URI
+    storage_root: str = ""  # what it stands for: the search's folder on the driver's machine

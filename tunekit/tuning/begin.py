@@ -29,6 +29,7 @@ from tunekit.tuning.progress import View, tenths
 from tunekit.tuning.provision import Provision, reachable_networks
 from tunekit.tuning.ray_session import Machine, check_shares
 from tunekit.tuning.settings import SearchSettings, git_state, installed_versions
+from tunekit.tuning.stored_search import check_storage
 
 
 def begin_search(
@@ -65,6 +66,7 @@ def begin_search(
     settings = dataclasses.replace(settings, start_from=[search.name for search in earlier])
     check_shares(settings.cpus_per_trial, settings.gpus_per_trial, machine or Machine())
     check_reachable(settings.tracking_uri)
+    check_storage(settings)
     pack = open_dataset(
         settings.dataset, Path(settings.data_dir), settings.image_size, progress=tenths(view.say)
     )

@@ -2,56 +2,80 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tunekit import __version__
 from tunekit.data.pack import Pack, copied_pack
-from tunekit.errors import DataError, ResourceError
+from tunekit.errors import DataError, ResourceError, StorageError
 from tunekit.paths import SearchPaths
+from tunekit.tuning.node_files import remove_private_folder
+from tunekit.tuning.storage import Storage
+from tunekit.tuning.stored_search import push_pack
 
+_TIDIES_WITHIN = 10.0  # seconds
 _ANSWERS_WITHIN = 120.0  # seconds; a node may have to start a process and read its packages from a slow disk
 
 
-def prepare_nodes(paths: SearchPaths, pack: Pack) -> Path | None:
-    """Check that every node that is there has this tunekit and sees the folder of the search.
+def prepare_nodes(paths: SearchPaths, pack: Pack, storage: Storage | None = None) -> str | None:
+    """Check that every node that is there has this tunekit and sees the folder of the search, or can read
+    the storage that stands for it.
 
     Args:
         paths: of the search.
         pack: the images.
+        storage: with the settings of the search in it.
     Returns:
-        A copy of the pack that every node sees, for nodes that lack it or may come later; None if all
-        of several have it.
+        The folder of a copy of the pack, which every node sees or which lies in the storage, for nodes that
+        lack it or may come later; None if all of several have it.
     Raises:
         ResourceError: naming the node and what it lacks.
         DataError: if the copy cannot be written.
+        StorageError: likewise.
     """
-    answers = _ask_nodes(paths, pack)
+    answers = _ask_nodes(paths, pack, storage)
     for address, answer in answers.items():
-        _check(address, answer, paths)
+        _check(address, answer)
     if len(answers) > 1 and all(answer["has_pack"] for answer in answers.values()):
         return None
-    return copied_pack(pack.folder, paths.shared_pack(pack.digest)).folder
+    if storage is not None:
+        return push_pack(storage, pack)
+    return str(copied_pack(pack.folder, paths.shared_pack(pack.digest)).folder)
 
 
-def _ask_nodes(paths: SearchPaths, pack: Pack) -> dict[str, dict[str, Any]]:
+def _ask_nodes(paths: SearchPaths, pack: Pack, storage: Storage | None) -> dict[str, dict[str, Any]]:
     """What each node says of itself, by its address.
 
     Raises:
         ResourceError: if one cannot say anything: it is gone, or has no tunekit.
     """
+    asked = _on_each_node(_look, paths.settings, pack, storage)
+    return {address: _answer(address, answer) for address, answer in asked.items()}
+
+
+def tidy_nodes(storage: Storage) -> None:
+    """Remove what workers copied from the storage to their nodes; what does not answer keeps it."""
+    import ray
+
+    asked = list(_on_each_node(remove_private_folder, storage.folder).values())
+    ray.wait(asked, num_returns=len(asked), timeout=_TIDIES_WITHIN)
+
+
+def _on_each_node(function: Callable[..., Any], *arguments: object) -> dict[str, Any]:
+    """A call of the function on each node that is there, begun, by the node's address."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    look = ray.remote(num_cpus=0)(_look)
-    asked = {
-        address: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            paths.settings, pack
-        )
-        for address, node in nodes.items()
+    places = {address: NodeAffinitySchedulingStrategy(node, soft=False) for address, node in nodes.items()}
+    remote = ray.remote(num_cpus=0)(function)
+    return {
+        address: remote.options(scheduling_strategy=place).remote(*arguments)
+        for address, place in places.items()
     }
-    return {address: _answer(address, answer) for address, answer in asked.items()}
 
 
 def _answer(address: str, asked: Any) -> dict[str, Any]:
@@ -68,20 +92,39 @@ def _answer(address: str, asked: Any) -> dict[str, Any]:
     return answer
 
 
-def _look(settings: Path, pack: Pack) -> dict[str, Any]:
+def _look(settings: Path, pack: Pack, storage: Storage | None) -> dict[str, Any]:
     """Runs on a node."""
     try:
         has_pack = Pack.open(pack.folder).files == pack.files
     except DataError:
         has_pack = False
-    return {"version": __version__, "sees": settings.is_file(), "has_pack": has_pack}
+    lacks = _sees(settings) if storage is None else _can_read(storage)
+    return {"version": __version__, "lacks": lacks, "has_pack": has_pack}
 
 
-def _check(address: str, answer: dict[str, Any], paths: SearchPaths) -> None:
+def _sees(settings: Path) -> str | None:
+    """What is wrong with the folder of the search."""
+    if settings.is_file():
+        return None
+    return (
+        f"does not see {settings.parent}: trials on several nodes need a folder that all of them share, "
+        "given as --results-dir, or a place that all of them reach, given as --storage"
+    )
+
+
+def _can_read(storage: Storage) -> str | None:
+    """What is wrong with the storage."""
+    with tempfile.TemporaryDirectory() as folder:
+        there = replace(storage, root=folder)
+        try:
+            found = there.pull(SearchPaths(Path(folder)).settings)
+        except (StorageError, ImportError) as error:
+            return f"cannot use the storage: {error}"
+    return None if found else f"does not find in {storage.uri} what the driver wrote there"
+
+
+def _check(address: str, answer: dict[str, Any]) -> None:
     if answer["version"] != __version__:
         raise ResourceError(f"node {address} has tunekit {answer['version']}, but this is {__version__}")
-    if not answer["sees"]:
-        raise ResourceError(
-            f"node {address} does not see {paths.folder}: trials on several nodes need a folder that all of "
-            "them share; give it as --results-dir"
-        )
+    if answer["lacks"]:
+        raise ResourceError(f"node {address} {answer['lacks']}")

@@ -18,7 +18,7 @@ from tunekit.errors import SearchError, StorageError
 from tunekit.history import History, Trial
 from tunekit.paths import SearchPaths
 from tunekit.space import load_space
-from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
+from tunekit.tuning.checkpoint_keeper import keeper_of
 from tunekit.tuning.control_file import MOST_SAMPLES, Answer, ControlFile, Request
 from tunekit.tuning.policy import SearchPolicy, policy_of
 from tunekit.tuning.runner import is_held, runner_of
@@ -243,10 +243,8 @@ def _carry_out_here(paths: SearchPaths) -> None:
         with FileLock(paths.lock, timeout=0):
             settings = SearchSettings.load(paths)
             space = load_space(paths.space).with_fixed(settings.fixed)
-            with closing(History.read(paths.history)) as history:
-                keeper = CheckpointKeeper(
-                    paths, history, settings.keep_checkpoints, settings.repeats, settings.disk_budget
-                )
+            history = History.read(paths.history)
+            with closing(history), closing(keeper_of(settings, paths, history)) as keeper:
                 history.subscribe(keeper.event)
                 Control(paths, settings, policy_of(settings, space, history))
     except Timeout:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tunekit.errors import SearchError
 from tunekit.history import History
-from tunekit.paths import SearchPaths, atomic_write, search_paths
+from tunekit.paths import SearchPaths, atomic_write, attempt_number, search_paths
 from tunekit.tuning.reopening import locked
 from tunekit.tuning.settings import SearchSettings
 
@@ -49,7 +49,7 @@ def pack(paths: SearchPaths, largest: int = LARGEST) -> Iterator[str]:
             continue  # weights that a better trial's replaced meanwhile
         if file.suffix == paths.history.suffix:
             data = data[: data.rfind(b"\n") + 1]  # a line that is just being written may still change
-        yield from _packed(data, file.relative_to(paths.folder).as_posix())
+        yield from _packed(data, _name(file, paths))
         count += 1
     yield f"{_MARK}end {count}"
 
@@ -111,6 +111,12 @@ def _belongs(file: Path, paths: SearchPaths) -> bool:
     """Whether a search has such a file, and this way of sending it does; so nothing leaves the folder."""
     name = file.relative_to(paths.folder).as_posix()
     return file in _plain_files(paths) or _WEIGHTS_OR_FINDINGS.fullmatch(name) is not None
+
+
+def _name(file: Path, paths: SearchPaths) -> str:
+    """How a file is called at home, where a trial has no attempts."""
+    parts = file.relative_to(paths.folder).parts
+    return Path(*(part for part in parts if not attempt_number(part))).as_posix()
 
 
 def _packed(data: bytes, name: str) -> Iterator[str]:

@@ -29,7 +29,9 @@ def locked(paths: SearchPaths) -> Iterator[None]:
             for folder in (
                 paths.folder,
                 *paths.folder.glob("trials/*"),
+                *paths.folder.glob("trials/*/attempt-*"),
                 *paths.folder.glob("retrain/trials/*"),
+                *paths.folder.glob("retrain/trials/*/attempt-*"),
             ):
                 remove_half_written(folder)
             yield

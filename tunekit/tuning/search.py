@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from tunekit.space import SearchSpace, load_space
 from tunekit.tracking.runs import Outcome
 from tunekit.tracking.server import check_reachable
 from tunekit.tracking.writer import Teller, Tracker
-from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
+from tunekit.tuning.checkpoint_keeper import keeper_of
 from tunekit.tuning.control import Control
 from tunekit.tuning.earlier_search import earlier_searches
 from tunekit.tuning.failure_watch import FailureWatch
@@ -82,9 +83,7 @@ def run_search(
         Split.load(paths.split)  # a damaged one is the user's to know, not each worker's
         space = load_space(paths.space).with_fixed(settings.fixed)
         history = History.read(paths.history)
-        keeper = CheckpointKeeper(
-            paths, history, settings.keep_checkpoints, settings.repeats, settings.disk_budget
-        )
+        keeper = keeper_of(settings, paths, history)
         tracker = _tracker(paths, settings, space)
         for listener in (tracker.record, keeper.event, view.event):
             history.subscribe(listener)
@@ -92,7 +91,7 @@ def run_search(
         control = Control(paths, settings, policy, view.say)
         _warn_if_away(settings, view)
         work = SearchWork(paths, control, pack, policy, keeper, FailureWatch(settings.max_failures))
-        with tracker:
+        with tracker, closing(keeper):
             problem = _run_trials(work, view, time_budget, machine or Machine())
             finished, unwritten = _end(work, tracker, tell)
             undelivered = tracker.close(_TRACKING_GRACE).undelivered
@@ -130,6 +129,7 @@ def _end(work: SearchWork, tracker: Tracker, tell: Teller | None) -> tuple[bool,
     try:
         if finished:
             work.policy.stop_paused()
+        work.keeper.bring_home()
         _close_books(work, tracker, finished, tell)
     except (StorageError, OSError) as error:  # a resume closes what a full disk leaves open
         tracker.finish("interrupted")
@@ -148,6 +148,7 @@ def _load_settings(paths: SearchPaths, disk_budget: int | None) -> SearchSetting
     if disk_budget is None:
         return settings
     settings = dataclasses.replace(settings, disk_budget=disk_budget)
+    settings.check()
     settings.save(paths)
     return settings
 

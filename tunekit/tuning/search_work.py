@@ -73,6 +73,7 @@ class SearchWork:
             pack=str(self.pack.folder),
             split=str(self.paths.split),
             folder=str(self.paths.trial(trial.id).folder),
+            attempt=trial.attempts,
             weights=first_weights_file(self.paths, recipe),
             cpus=resources.cpus_per_trial,
             gpus=resources.gpus_per_trial,

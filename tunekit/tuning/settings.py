@@ -19,6 +19,7 @@ from tunekit.paths import SearchPaths, atomic_write
 from tunekit.recipe import Value
 from tunekit.space import Baseline
 from tunekit.tuning.assignment import OnOom
+from tunekit.tuning.storage import check_storage_uri
 
 _PACKAGES = ("tunekit", "ray", "optuna", "mlflow", "torch", "torchvision", "timm", "numpy")
 
@@ -62,6 +63,7 @@ class SearchSettings:
     disk_budget: int | None = None  # bytes that checkpoints may take
     max_failures: int = 5  # of the last 10 trials, before the search stops
     on_oom: OnOom = "fail"
+    storage: str | None = None  # URI of where nodes keep checkpoints; None for the search's folder
     baselines: Sequence[Mapping[str, Any]] = ()  # the known recipes that run first, as `Baseline` fields
     start_from: Sequence[str] = ()  # names of earlier searches, oldest first
     # What tunekit adds when the search begins.
@@ -91,6 +93,8 @@ class SearchSettings:
         """
         if self.samples < 1 and not self.baselines:
             raise SearchError(f"--samples must be at least 1, but got {self.samples}")
+        if self.storage is not None and self.disk_budget is not None:
+            raise SearchError("--disk-budget is about the results folder: a search with --storage has none")
         self._check_numbers()
 
     def _check_numbers(self) -> None:
@@ -104,6 +108,8 @@ class SearchSettings:
         ):
             if value < low:
                 raise SearchError(f"{option} must be at least {low}, but got {value}")
+        if self.storage is not None:
+            check_storage_uri(self.storage)
         if self.seed >= 2**32:
             raise SearchError(f"--seed must be below 2**32, but got {self.seed}")
         if self.on_oom not in get_args(OnOom):

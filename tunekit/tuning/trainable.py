@@ -27,7 +27,7 @@ class RecipeTrainable(Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         from tunekit.training.memory import release_memory
 
-        self._run = None
+        self.cleanup()
         release_memory()
         self.setup(new_config)
         return True
@@ -40,4 +40,6 @@ class RecipeTrainable(Trainable):  # type: ignore[misc]
         return self._run.step()
 
     def cleanup(self) -> None:
+        if self._run is not None:
+            self._run.close()
         self._run = None

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import astuple, dataclass, replace
 
 from tunekit.data.pack import Pack
 from tunekit.errors import StorageError
 from tunekit.paths import FULL, SearchPaths
 from tunekit.tracking.server import masked
 from tunekit.tuning.assignment import Assignment
-from tunekit.tuning.cluster_nodes import prepare_nodes
+from tunekit.tuning.cluster_nodes import prepare_nodes, tidy_nodes
 from tunekit.tuning.control import Control
 from tunekit.tuning.control_file import MOST_SAMPLES
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, NetworkCost
 from tunekit.tuning.progress import View, duration, size
 from tunekit.tuning.ray_session import Machine, Resources, plan_resources, ray_session
 from tunekit.tuning.settings import SearchSettings
+from tunekit.tuning.storage import Storage
+from tunekit.tuning.stored_search import push_inputs, storage_of
 from tunekit.tuning.trial_policy import Suggestion
 from tunekit.tuning.work import Work
 
@@ -44,9 +45,15 @@ def train_on_ray(
         time_budget: in seconds, or None.
         machine: what Ray may hand out.
         control: carries out what other processes ask meanwhile.
+    Raises:
+        ResourceError: if there is no cluster, or a node of it lacks something.
+        StorageError: if the search's storage cannot be used, or not even one trial fits.
     Returns:
         Why the trials were stopped though there is more to train, if it was no signal and not the time.
     """
+    storage = storage_of(settings, paths)
+    if storage is not None:
+        push_inputs(storage)
     where = (
         f"Joining the Ray cluster at {machine.address}" if machine.address else "Starting Ray on this machine"
     )
@@ -57,11 +64,12 @@ def train_on_ray(
             resources = plan_resources(
                 work.trials, settings.cpus_per_trial, settings.gpus_per_trial, may_grow=joined
             )
-            shared_pack = prepare_nodes(paths, pack) if joined else None
+            shared_pack = prepare_nodes(paths, pack, storage) if joined else None
             _say_plan(work, paths, settings, measuring.costs(), resources, view)
             if control is not None:
                 resources = _room_to_extend(resources)
-            return _run(work, paths, view, time_budget, resources, shared_pack, control)
+            given = _Given(shared_pack, storage)
+            return _run(work, paths, view, time_budget, resources, given, control)
     except KeyboardInterrupt:  # while Ray starts or ends; in between Tune takes it
         return None
     except OSError as error:  # Tune writes beside the search too
@@ -91,7 +99,22 @@ def _say_plan(
         view.say("No time estimate: a batch could not be measured")
         return
     view.say(_time_needed(work, costs, resources))
-    view.say(_room_needed(work, paths, costs, resources))
+    view.say(_room_needed(work, paths, settings.storage, costs, resources))
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Where workers find what they need, the same for all trials."""
+
+    shared_pack: str | None
+    storage: Storage | None
+
+    def to(self, assignment: Assignment) -> Assignment:
+        assignment = replace(assignment, shared_pack=self.shared_pack)
+        if self.storage is None:
+            return assignment
+        uri, folder, root = astuple(self.storage)
+        return replace(assignment, storage=uri, storage_folder=folder, storage_root=root)
 
 
 def _run(
@@ -100,15 +123,14 @@ def _run(
     view: View,
     time_budget: float | None,
     resources: Resources,
-    shared_pack: Path | None,
+    given: _Given,
     control: Control | None,
 ) -> str | None:
     from tunekit.tuning.adapters import TrialDesk
     from tunekit.tuning.engine import run_trials
 
     def assign(suggestion: Suggestion) -> Assignment:
-        shared = str(shared_pack) if shared_pack else None
-        return replace(work.assignment(suggestion, resources), shared_pack=shared)
+        return given.to(work.assignment(suggestion, resources))
 
     view.begin(work)
     desk = TrialDesk(work.policy, work.trials, assign, work.problem, control)
@@ -116,6 +138,8 @@ def _run(
         run_trials(desk, resources, paths.ray, time_budget)
     finally:
         view.end()
+    if given.storage is not None:
+        tidy_nodes(given.storage)
     return desk.problem
 
 
@@ -140,13 +164,17 @@ def _time_needed(work: Work, costs: list[NetworkCost], resources: Resources) -> 
     )
 
 
-def _room_needed(work: Work, paths: SearchPaths, costs: list[NetworkCost], resources: Resources) -> str:
+def _room_needed(
+    work: Work, paths: SearchPaths, storage: str | None, costs: list[NetworkCost], resources: Resources
+) -> str:
     """What checkpoints will take, and of what.
 
     Raises:
         StorageError: if not even one trial fits.
     """
     need = work.disk_need([cost.weights for cost in costs], resources)
+    if storage is not None:
+        return f"Checkpoints should take at most {size(need.at_most)} of {storage}"
     free = shutil.disk_usage(paths.folder).free
     room, of = free, f"{size(free)} that are free"
     if work.disk_budget is not None and work.disk_budget < free:

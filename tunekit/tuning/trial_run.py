@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from tunekit.data.pack import Pack, copied_pack
+from tunekit.data.pack import Pack
 from tunekit.data.split import Split
-from tunekit.errors import OutOfMemoryFailure, RecipeError, RecipeFailure, TunekitError
-from tunekit.paths import FULL, TrialPaths
+from tunekit.errors import OutOfMemoryFailure, RecipeError, RecipeFailure, StorageError, TunekitError
+from tunekit.paths import FULL
 from tunekit.recipe import Recipe
 from tunekit.training.build import build_training
 from tunekit.training.checkpoint import load_checkpoint, save_best, save_checkpoint
@@ -18,6 +17,7 @@ from tunekit.training.device import pick_device, set_threads
 from tunekit.training.loop import EpochResult, Training
 from tunekit.training.memory import memory_failures, release_memory
 from tunekit.tuning.assignment import Assignment
+from tunekit.tuning.node_files import node_files
 
 
 class TrialRun:
@@ -30,7 +30,7 @@ class TrialRun:
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        self._paths = TrialPaths(Path(assignment.folder))
+        self._files = node_files(assignment)
         self._epoch = assignment.reported
         self._results = self._run()
 
@@ -42,25 +42,27 @@ class TrialRun:
             result = next(self._results)
         except (RecipeFailure, RecipeError) as failure:
             return {"failure": str(failure), "epoch": self._epoch + 1}
+        except StorageError as error:
+            return {"problem": str(error)}
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            return {"problem": f"{error.filename or self._paths.folder} cannot be written: {error.strerror}"}
+            file = error.filename or self._files.own.folder
+            return {"problem": f"{file} cannot be written: {error.strerror}"}
         self._epoch = result.epoch
         return asdict(result)
 
-    def _run(self) -> Iterator[EpochResult]:
-        pack = self._pack()
+    def close(self) -> None:
+        """The trial ends here, or goes on elsewhere; no step may follow."""
+        self._results.close()
+        self._files.close()
+
+    def _run(self) -> Generator[EpochResult]:
+        pack = self._files.pack()
         micro_batches = 1
         while micro_batches:
             micro_batches = yield from self._train(pack, micro_batches)
             release_memory()
-
-    def _pack(self) -> Pack:
-        """The images on this node: copied from where all nodes see them, once."""
-        shared = self._assignment.shared_pack
-        folder = Path(self._assignment.pack)
-        return Pack.open(folder) if shared is None else copied_pack(Path(shared), folder)
 
     def _train(self, pack: Pack, micro_batches: int) -> Generator[EpochResult, None, int]:
         """Train as far as memory allows; returns with how many micro-batches to go on, or 0 at the end."""
@@ -82,9 +84,12 @@ class TrialRun:
 
     @memory_failures("while it was saved")
     def _save(self, training: Training, pack: Pack) -> None:
+        own = self._files.own
         if self._assignment.keep_last or training.results[-1] is best_result(training):
-            save_best(self._paths.best, training.judged, _description(training, pack))
-        save_checkpoint(self._paths.last, training.state())
+            save_best(own.best, training.judged, _description(training, pack))
+            self._files.wrote(own.best)
+        save_checkpoint(own.last, training.state())
+        self._files.wrote(own.last)
 
     @memory_failures("while the training was built")
     def _build(self, pack: Pack, micro_batches: int) -> Training:
@@ -93,11 +98,11 @@ class TrialRun:
         training = build_training(
             Recipe.from_flat(assignment.recipe),
             pack,
-            Split.load(Path(assignment.split)),
+            Split.load(self._files.split()),
             assignment.epochs,
             assignment.seed,
             pick_device(assignment.gpus),
-            Path(assignment.weights) if assignment.weights else None,
+            self._files.weights(),
             micro_batches,
         )
         state = self._last_state()
@@ -109,9 +114,10 @@ class TrialRun:
         """None if there is none, or a damaged one: then the same seed gives the same epochs once more, and
         the history passes over those that it has.
         """
+        file = self._files.state()
         try:
             with memory_failures():
-                return load_checkpoint(self._paths.last)
+                return load_checkpoint(file)
         except TunekitError:
             return None
 
