@@ -1,7 +1,8 @@
-"""Nodes of a cluster that is joined: what all of them must see and have before trials run there."""
+"""Nodes: what all of a joined cluster must see and have before trials run there, and what their GPUs take."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from tunekit import __version__
 from tunekit.data.pack import Pack, copied_pack
 from tunekit.errors import DataError, ResourceError
 from tunekit.paths import SearchPaths
+from tunekit.tuning.packing import MEASURED_WITHIN, Load, Rehearsals, measure, smallest_gpu
 
 _ANSWERS_WITHIN = 120.0  # seconds; a node may have to start a process and read its packages from a slow disk
 
@@ -34,6 +36,50 @@ def prepare_nodes(paths: SearchPaths, pack: Pack) -> Path | None:
     return copied_pack(pack.folder, paths.shared_pack(pack.digest)).folder
 
 
+def measured_on_a_gpu(wanted: Rehearsals, most: int) -> Load:
+    """What trials take of a GPU, measured on the node of the running Ray whose GPU has the least memory.
+
+    Args:
+        wanted: what trials train.
+        most: trials at once.
+    """
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+
+    within = MEASURED_WITHIN + _ANSWERS_WITHIN
+    task: Any = None
+    try:
+        task = ray.remote(num_cpus=0, num_gpus=1)(measure)
+        task = task.options(scheduling_strategy=_on(_node_to_measure_on())).remote(wanted, most)
+        load: Load = ray.get(task, timeout=within)
+    except GetTimeoutError:
+        ray.cancel(task, force=True)
+        return Load(problem=f"no GPU was free to measure on within {within:.0f} s")
+    except RayError as error:
+        return Load(problem=f"it could not be measured ({str(error).strip().splitlines()[-1]})")
+    return load
+
+
+def _node_to_measure_on() -> str:
+    """Of the nodes with a GPU the one whose smallest has the least memory, by its id."""
+    import ray
+
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= 1]
+    if len(nodes) == 1:
+        return str(nodes[0])
+    look = ray.remote(num_cpus=0)(smallest_gpu)
+    asked = [look.options(scheduling_strategy=_on(node)).remote() for node in nodes]
+    found = zip(ray.get(asked, timeout=_ANSWERS_WITHIN), nodes, strict=True)
+    return str(min(found, key=lambda one: one[0] or math.inf)[1])
+
+
+def _on(node: str) -> Any:
+    """Ray's word for "on this node and no other"."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
 def _ask_nodes(paths: SearchPaths, pack: Pack) -> dict[str, dict[str, Any]]:
     """What each node says of itself, by its address.
 
@@ -41,14 +87,11 @@ def _ask_nodes(paths: SearchPaths, pack: Pack) -> dict[str, dict[str, Any]]:
         ResourceError: if one cannot say anything: it is gone, or has no tunekit.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
     look = ray.remote(num_cpus=0)(_look)
     asked = {
-        address: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            paths.settings, pack
-        )
+        address: look.options(scheduling_strategy=_on(node)).remote(paths.settings, pack)
         for address, node in nodes.items()
     }
     return {address: _answer(address, answer) for address, answer in asked.items()}
