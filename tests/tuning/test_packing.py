@@ -1,8 +1,10 @@
 """How many trials share a GPU: each rule on plain numbers, and the measuring itself on a CPU."""
 
+from collections.abc import Mapping
+
 import pytest
 
-from tunekit.recipe import Recipe
+from tunekit.recipe import Recipe, Value
 from tunekit.space import SearchSpace
 from tunekit.tuning.packing import (
     Load,
@@ -121,7 +123,7 @@ def test_the_heaviest_recipe_of_each_network_is_measured() -> None:
         assert recipe.augment.policy == "flip"
 
 
-def wanted(*recipes: dict[str, str | int]) -> Rehearsals:
+def wanted(*recipes: Mapping[str, Value]) -> Rehearsals:
     flat = tuple(Recipe.from_flat(keys).to_flat() for keys in recipes)
     return Rehearsals(flat, (8, 8, 1), 10, train_images=100, val_images=20, cpus=1)
 
