@@ -76,6 +76,11 @@ class Event:
         return json.dumps(fields) + "\n"
 
 
+def node_of(worker: str) -> str:
+    """The host of a worker that the history names; empty where it names none."""
+    return worker.rpartition(":")[0]
+
+
 @dataclass(frozen=True)
 class Result:
     """One finished epoch of a trial."""
@@ -85,6 +90,11 @@ class Result:
     time: float  # seconds since 1970
     metrics: Mapping[str, float]
     worker: str = ""  # host and process; empty where nobody said
+
+    @property
+    def node(self) -> str:
+        """The worker's host; empty where nobody said."""
+        return node_of(self.worker)
 
 
 @dataclass

@@ -52,6 +52,7 @@ USAGES = [
     ((*SEARCH, "--cpus-per-trial", "two"), "Invalid value for '--cpus-per-trial'"),
     ((*SEARCH, "--gpus-per-trial", "nan"), "Invalid value for '--gpus-per-trial'"),
     ((*SEARCH, "--gpus-per-trial", "-inf"), "Invalid value for '--gpus-per-trial'"),
+    ((*SEARCH, "--gpus-per-trial", "atuo"), "must be a number or auto, but got 'atuo'"),
     ((*SEARCH, "--time-budget", "soon"), "must be a time above 0 such as 90s, 30m or 1h30m, but got 'soon'"),
     ((*SEARCH, "--time-budget", "0m"), "must be a time above 0"),
     ((*SEARCH, "--time-budget", "-5"), "must be a time above 0"),

@@ -237,6 +237,51 @@ def test_a_result_that_came_a_little_late_needs_no_lane_of_its_own() -> None:
     assert spans_of(result(0, 110, 1), result(1, 119.5, 1)) == [(0, 0, 100, 110), (0, 1, 110, 119.5)]
 
 
+def test_the_workers_of_a_node_have_neighbouring_lanes() -> None:
+    events = [
+        result(0, 110, 1, "one:17"),
+        result(1, 111, 1, "two:17"),
+        result(2, 112, 1, "one:18"),
+        result(1, 121, 2, "one:17"),  # it went on elsewhere
+    ]
+    suggested = [Event("suggest", number, 1, params={}) for number in range(3)]
+    spans = training_spans(History(events=[*suggested, *events]).trials.values())
+    assert [(span.lane, span.trial, span.node) for span in spans] == [
+        (0, 0, "one"),
+        (2, 1, "two"),
+        (1, 2, "one"),
+        (0, 1, "one"),
+    ]
+
+
+def labels_of(tmp_path: Path, *workers: str | None) -> list[str]:
+    events = [result(0, 10 * number, number, worker) for number, worker in enumerate(workers, start=2)]
+    figure = charts.timeline_figure(small(tmp_path, Event("suggest", 0, 1, params=SGD), *events))
+    assert figure is not None
+    return list(figure["layout"]["yaxis"].get("ticktext", []))
+
+
+def test_workers_are_named_after_their_nodes_where_there_are_several(tmp_path: Path) -> None:
+    one = [f"one:{number}" for number in range(2)]
+    assert labels_of(tmp_path / "1", *one) == ["worker 1", "worker 2"]
+    assert labels_of(tmp_path / "2", *one, "two.lab:7") == [
+        "one, worker 1",
+        "one, worker 2",
+        "two, worker 1",
+    ]
+    assert labels_of(tmp_path / "3", None, "10.0.0.7:1", f"{'x' * 30}-a<b>:1") == [
+        "worker 1",
+        "10.0.0.7, worker 1",
+        f"…{'x' * 18}-a&lt;b&gt;, worker 1",
+    ]
+
+
+def test_of_many_workers_only_the_first_of_each_node_is_named(tmp_path: Path) -> None:
+    many = [f"{node}:{number}" for node in ("one", "two") for number in range(20)]
+    assert labels_of(tmp_path / "1", *many) == ["one, worker 1", "two, worker 1"]
+    assert labels_of(tmp_path / "2", *many[:20], *(f"one:{number}" for number in range(20, 30))) == []
+
+
 def test_the_share_of_time_in_which_workers_trained() -> None:
     trials = History(
         events=[

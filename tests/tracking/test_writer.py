@@ -517,6 +517,20 @@ def test_the_default_recipe_and_repeats_are_tagged_and_the_parent_has_the_mean(s
     assert search.parent.data.tags["best_trial"] == "0"
 
 
+def test_a_run_names_the_nodes_that_trained_it(search: Search) -> None:
+    with search.tracker() as tracker:
+        for trial, workers in enumerate((("a:17", "a:18", "b:17", "a:18"), (None,))):
+            search.suggest(trial)
+            for epoch, worker in enumerate(workers, start=1):
+                search.happen("result", trial, epoch=epoch, value=0.5, metrics={}, worker=worker)
+            search.happen("complete", trial)
+        tracker.finish("finished")
+        tracker.close(60)
+    children = search.children
+    assert children[0].data.tags["tunekit.nodes"] == "a, b"
+    assert "tunekit.nodes" not in children[1].data.tags
+
+
 def test_a_deleted_experiment_is_left_alone_and_another_gets_everything(search: Search) -> None:
     """`tracked.json` speaks of one parent run, and says nothing about another."""
     with search.tracker() as tracker:

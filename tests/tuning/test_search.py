@@ -247,6 +247,37 @@ def test_trials_wait_for_gpus(tmp_path: Path, digits: Pack) -> None:
     assert most == 1
 
 
+class ToldView(QuietView):
+    """Shows nothing and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "words"),
+    [
+        (1, "1 trial on each GPU: there is no real GPU to measure on"),
+        (0, "--gpus-per-trial auto: there is no GPU, so trials train on CPUs"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a logical GPU would be taken for the real one")
+def test_an_automatic_share_of_a_gpu_needs_no_gpu(
+    tmp_path: Path, digits: Pack, gpus: int, words: str
+) -> None:
+    machine, view = Machine(cpus=2, gpus=gpus), ToldView()
+    wanted = settings(tmp_path, digits, gpus_per_trial="auto", samples=2, epochs=1)
+    paths = begin_search(wanted, tmp_path / "results", view, machine)
+    outcome = run_search(paths, view, machine=machine)
+    assert outcome.finished
+    assert words in view.lines
+    (plan,) = [line for line in view.lines if line.startswith("Will run")]
+    assert plan.endswith("1 at a time with 2 CPU and 1 GPU each" if gpus else "2 at a time with 1 CPU each")
+
+
 def test_a_time_budget_interrupts_and_trials_go_on_where_they_were(tmp_path: Path, digits: Pack) -> None:
     wanted = settings(tmp_path, digits, samples=2, epochs=100_000, scheduler="none")
     paths = begin_search(wanted, tmp_path / "results", QuietView())

@@ -1,5 +1,6 @@
 """The small parts of a search, on plain numbers and files."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, NetworkCost, disk_need, estimate
 from tunekit.tuning.failure_watch import FailureWatch
 from tunekit.tuning.policy import SCHEDULERS, SearchPolicy, Suggestion
-from tunekit.tuning.ray_session import Machine, check_shares, divide
+from tunekit.tuning.ray_session import Machine, check_shares, divide, for_more_trials, room_on
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.study_export import export_study
 
@@ -402,6 +403,25 @@ def test_nodes_are_divided_among_trials(
     assert found.most_at_once == slots
 
 
+def test_an_extension_may_use_the_whole_cluster() -> None:
+    nodes = [{"CPU": 64.0, "GPU": 8.0}, {"CPU": 32.0, "GPU": 4.0}, {"CPU": 16.0}]
+    few = divide(nodes, 3, may_grow=True)
+    assert (few.slots, few.cpus_per_trial, few.gpus_per_trial) == (3, 8, 1)  # of 3 trials none takes more
+    assert room_on(nodes, few) == 3
+    extended = for_more_trials(nodes, few, 10**6)
+    assert room_on(nodes, extended) == 12 + 3  # a trial a GPU, and some that wait so that nodes come
+    assert room_on([*nodes, {"CPU": 64.0, "GPU": 8.0}], extended) == 20 + 5
+    shared = for_more_trials(nodes, divide(nodes, 3, gpus_per_trial=0.25, may_grow=True), 10**6)
+    assert (shared.cpus_per_trial, room_on(nodes, shared)) == (2, 48 + 12)
+
+
+def test_an_extension_may_use_the_whole_machine() -> None:
+    nodes = [{"CPU": 16.0, "GPU": 4.0}]
+    few = divide(nodes, 1)
+    assert (few.slots, few.most_at_once, few.cpus_per_trial) == (1, 1, 4)
+    assert for_more_trials(nodes, few, 10**6).most_at_once == 4
+
+
 def test_what_fits_no_node_waits_only_where_nodes_may_come() -> None:
     nodes = [{"CPU": 2.0}, {"CPU": 4.0}]
     with pytest.raises(ResourceError, match=r"--cpus-per-trial 6: there are 4 CPUs here"):
@@ -418,4 +438,14 @@ def test_settings_come_back_as_they_were_and_damage_is_named(tmp_path: Path) -> 
     assert settings.trial_seed(3) != settings.trial_seed(4)
     paths.settings.write_text('{"name": "mine", "colour": 3}')
     with pytest.raises(SearchError, match="not the settings of a search"):
+        SearchSettings.load(paths)
+
+
+def test_an_automatic_share_of_a_gpu_is_kept_and_fits_every_machine(tmp_path: Path) -> None:
+    paths = lay_down_search(tmp_path, "mine")
+    dataclasses.replace(SearchSettings.load(paths), gpus_per_trial="auto").save(paths)
+    assert SearchSettings.load(paths).gpus_per_trial == "auto"
+    check_shares(None, "auto", Machine(cpus=2, gpus=0))
+    paths.settings.write_text(paths.settings.read_text().replace('"auto"', '"most"'))
+    with pytest.raises(SearchError, match="--gpus-per-trial must be a number or 'auto', but got 'most'"):
         SearchSettings.load(paths)

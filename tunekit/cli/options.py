@@ -54,6 +54,21 @@ class Share(click.ParamType[float]):
         return float(share)
 
 
+class GpuShare(Share):
+    """Of a GPU, or `auto`: as small a share as pays off, which is measured."""
+
+    name = "float|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "auto":
+            return value
+        try:
+            float(value)
+        except ValueError:
+            self.fail(f"must be a number or auto, but got {value!r}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Size(click.ParamType[int]):
     """`500MB`, `20GB`, `1.5TB`: bytes, in powers of 1000; `GiB` and the like in powers of 1024."""
 
@@ -175,7 +190,9 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         image_size_option,
         click.option("--cpus-per-trial", type=Share(), help="[default: 1; with GPUs an even share]"),
         click.option(
-            "--gpus-per-trial", type=Share(), help="A fraction shares a GPU.  [default: 1 if there are GPUs]"
+            "--gpus-per-trial",
+            type=GpuShare(),
+            help="A fraction shares a GPU; auto: as many on each as pay off.  [default: 1 if there are GPUs]",
         ),
         click.option(
             "--on-oom",

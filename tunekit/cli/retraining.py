@@ -11,6 +11,7 @@ import click
 
 from tunekit.cli.group import Command
 from tunekit.cli.options import (
+    GpuShare,
     Share,
     address_option,
     budget_option,
@@ -57,7 +58,7 @@ from tunekit.cli.printing import print_table
     "--val-fraction", type=float, default=0.2, help="With --baseline: share of them that validates."
 )
 @click.option("--cpus-per-trial", type=Share(), help="[default: the search's]")
-@click.option("--gpus-per-trial", type=Share(), help="[default: the search's]")
+@click.option("--gpus-per-trial", type=GpuShare(), help="A number, or auto.  [default: the search's]")
 @address_option
 @tracking_option
 @budget_option

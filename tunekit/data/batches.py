@@ -55,7 +55,7 @@ class Batches:
         height, width = images.shape[1:3]
         self._scale = _as_image(1 / (255 * spread), height, width, device)
         self._offset = _as_image(-torch.tensor(mean, dtype=torch.float64) / spread, height, width, device)
-        self._evaluated: int = max(1, _EVALUATED_PIXELS // (height * width))
+        self._evaluated = evaluated_at_once(height, width)
         on_device = device.type == "cpu" or _fits(images, len(indices), device)
         store = device if on_device else torch.device("cpu")
         self._labels = torch.from_numpy(labels[indices]).to(store)
@@ -124,6 +124,11 @@ class Batches:
 
     def _normalise(self, images: Tensor) -> Tensor:
         return images.to(torch.float32).mul_(self._scale).add_(self._offset)
+
+
+def evaluated_at_once(height: int, width: int) -> int:
+    """Images of this size in a large batch for evaluation."""
+    return max(1, _EVALUATED_PIXELS // (height * width))
 
 
 def _as_image(values: Tensor, height: int, width: int, device: torch.device) -> Tensor:

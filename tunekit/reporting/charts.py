@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -19,7 +20,7 @@ from tunekit.recipe import Value
 from tunekit.reporting.comparison import best_so_far
 from tunekit.reporting.facts import Facts
 from tunekit.reporting.importance import ImportanceReport
-from tunekit.reporting.training_spans import Span, training_spans
+from tunekit.reporting.training_spans import Span, nodes_of_lanes, training_spans
 from tunekit.reporting.value_scale import ValueScale, plain
 from tunekit.space import Parameter
 from tunekit.tuning.progress import recipe_words, trial_name
@@ -59,6 +60,7 @@ _MOST_BARS = 15  # keys whose importance is drawn
 _NARROW, _LEAST_VIEW = 0.7, 1e-3  # a nearer view shows less of the whole range, but so much accuracy
 _LEAST_SHARE = 0.005  # of importance; a shorter bar cannot be seen
 _LINE_LETTERS = 60  # of a trial's words
+_MOST_LABELS, _NODE_LETTERS = 24, 24  # of workers, and of a node's name
 _BANDS = (("lower half", 0.0, _FAINT), ("upper half", 0.5, _STEPS[2]), ("best tenth", 0.9, _ORANGE))
 
 
@@ -151,7 +153,8 @@ def parallel_figure(facts: Facts, keys: Sequence[str]) -> Figure:
 
 
 def timeline_figure(facts: Facts) -> Figure | None:
-    """Which worker trained which trial when; None if no result says when it came."""
+    """Which worker trained which trial when, on which node if there are several; None if no result says
+    when it came."""
     spans = training_spans(facts.trials)
     if not spans:
         return None
@@ -162,9 +165,9 @@ def timeline_figure(facts: Facts) -> Figure | None:
         group = [span for span in spans if facts.history.trials[span.trial].status == status]
         if group:
             traces.append(_bars(group, begun, seconds) | {"name": words, "marker": {"color": colour}})
-    lanes = max(span.lane for span in spans) + 1
-    labels = {"tickvals": list(range(lanes)), "ticktext": [f"worker {lane + 1}" for lane in range(lanes)]}
-    y = {"autorange": "reversed", "showgrid": False, "zeroline": False, **(labels if lanes <= 24 else {})}
+    nodes = nodes_of_lanes(spans)
+    lanes = len(nodes)
+    y = {"autorange": "reversed", "showgrid": False, "zeroline": False, **_worker_labels(nodes)}
     height = 130 + min(max(lanes, 2) * 26, 700)
     figure = _figure(traces, {"title": f"{unit} since the first training began"}, y, height)
     figure["layout"] |= {"barmode": "overlay", "bargap": 0.25}
@@ -214,6 +217,28 @@ def importance_figure(report: ImportanceReport) -> Figure:
 def scored_trials(facts: Facts) -> list[Trial]:
     """The trials with a result that says something, repeats among them."""
     return [trial for trial in facts.trials if trial.results and not trial.seen_validation]
+
+
+def _worker_labels(nodes: Sequence[str]) -> dict[str, Any]:
+    """A label for each lane, given the node of each; of many lanes only where a node begins."""
+    counts: Counter[str] = Counter()
+    labels: dict[int, str] = {}
+    for lane, node in enumerate(nodes):
+        counts[node] += 1
+        worker = f"worker {counts[node]}"
+        if len(set(nodes)) == 1:
+            labels[lane] = worker
+        elif counts[node] == 1 or len(nodes) <= _MOST_LABELS:
+            labels[lane] = f"{plain(_host_name(node))}, {worker}" if node else worker
+    if len(labels) > _MOST_LABELS:
+        return {}
+    return {"tickvals": list(labels), "ticktext": list(labels.values())}
+
+
+def _host_name(node: str) -> str:
+    """Without its domain; of a long one the end, which is where those of a cluster differ."""
+    name = node if node.replace(".", "").isdigit() else node.partition(".")[0]
+    return name if len(name) <= _NODE_LETTERS else f"…{name[1 - _NODE_LETTERS :]}"
 
 
 def _bars(spans: Sequence[Span], begun: float, seconds: float) -> Trace:

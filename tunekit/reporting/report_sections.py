@@ -47,7 +47,7 @@ from tunekit.reporting.report_parts import (
     word,
 )
 from tunekit.reporting.retraining_tables import failure_lines, model_lines, opening_line, registration_line
-from tunekit.reporting.training_spans import busy_share, training_spans
+from tunekit.reporting.training_spans import busy_share, nodes_of_lanes, training_spans
 from tunekit.retraining.findings import find_result
 from tunekit.retraining.test_set import openings
 
@@ -191,8 +191,10 @@ def _course_section(facts: Facts, stopping: EarlyStopping | None) -> Section:
         parts += _stopping_parts(facts, stopping)
     timeline = timeline_figure(facts)
     if timeline is not None:
-        share = busy_share(training_spans(facts.trials))
-        words = (
+        spans = training_spans(facts.trials)
+        share, nodes = busy_share(spans), len(set(nodes_of_lanes(spans)))
+        words = f"Rows are workers, those of each of the {nodes} nodes together. " if nodes > 1 else ""
+        words += (
             f"Bars are training, gaps are waiting: the workers trained {share:.0%} of the time between the "
             "first start and the last end."
         )

@@ -1,11 +1,11 @@
-"""Who trained what when: the results of trials as spans of time, by worker."""
+"""Who trained what when: the results of trials as spans of time, by worker and by node."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tunekit.history import Trial
+from tunekit.history import Trial, node_of
 
 _LATE = 1.0  # seconds by which a result may come late, and its training seem to overlap the next
 
@@ -14,10 +14,11 @@ _LATE = 1.0  # seconds by which a result may come late, and its training seem to
 class Span:
     """A time in which one worker trained one trial without a break."""
 
-    lane: int  # of the worker, 0 is the first that began
+    lane: int  # of the worker, 0 is the first that began; those of a node are neighbours
     trial: int
     start: float  # seconds since 1970
     end: float
+    node: str = ""  # the worker's host; empty where nobody said
 
 
 def training_spans(trials: Iterable[Trial]) -> list[Span]:
@@ -33,9 +34,14 @@ def training_spans(trials: Iterable[Trial]) -> list[Span]:
             free_from.append(start)
         if worker:
             lanes[worker] = lane
-        placed.append(Span(lane, trial, min(max(start, free_from[lane]), end), end))
+        placed.append(Span(lane, trial, min(max(start, free_from[lane]), end), end, node_of(worker)))
         free_from[lane] = max(end, free_from[lane])
-    return placed
+    return _by_node(placed)
+
+
+def nodes_of_lanes(spans: Iterable[Span]) -> list[str]:
+    """The node of each lane."""
+    return [node for _, node in sorted({span.lane: span.node for span in spans}.items())]
 
 
 def busy_share(spans: Sequence[Span]) -> float:
@@ -60,6 +66,14 @@ def _unplaced_spans(trials: Iterable[Trial]) -> list[tuple[str, float, float, in
             else:
                 spans.append((result.worker, max(start, last[2]) if last else start, end, trial.id))
     return spans
+
+
+def _by_node(spans: Sequence[Span]) -> list[Span]:
+    """The same with the lanes of each node together; the node that began first comes first."""
+    nodes = list(dict.fromkeys(span.node for span in spans))
+    lanes = sorted({(nodes.index(span.node), span.lane) for span in spans})
+    places = {lane: place for place, (_, lane) in enumerate(lanes)}
+    return [replace(span, lane=places[span.lane]) for span in spans]
 
 
 def _free_lane(free_from: Sequence[float], named: Iterable[int], start: float) -> int | None:

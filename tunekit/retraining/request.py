@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from tunekit.errors import SearchError
 from tunekit.retraining.candidates import Candidate
+from tunekit.tuning.assignment import GpuShare
+from tunekit.tuning.settings import check_wanted
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Request:
     ensemble: bool = False  # hand over an ensemble of all that was trained
     calibrate: bool = False  # scale the network's temperature on the validation images
     cpus_per_trial: float | None = None  # None for the search's
-    gpus_per_trial: float | None = None
+    gpus_per_trial: GpuShare | None = None
 
     def check(self) -> None:
         """Check what no other room checks.
@@ -37,12 +39,7 @@ class Request:
         ):
             if not 1 <= value <= high:
                 raise SearchError(f"{option} must be 1 to {high:,}, but got {value}")
-        for option, share in (
-            ("--cpus-per-trial", self.cpus_per_trial),
-            ("--gpus-per-trial", self.gpus_per_trial),
-        ):
-            if share is not None and share < 0:
-                raise SearchError(f"{option} must not be negative, but got {share:g}")
+        check_wanted(self.cpus_per_trial, self.gpus_per_trial)
         for option, given in (("--ensemble", self.ensemble), ("--calibrate", self.calibrate)):
             if given and self.refit:
                 raise SearchError(

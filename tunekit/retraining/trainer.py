@@ -207,6 +207,9 @@ class _RetrainingWork:
     def measured(self) -> list[Recipe]:
         return [Recipe.from_flat(self.planned[training].recipe) for training in self.policy.left]
 
+    def heaviest(self) -> list[Recipe]:
+        return list(dict.fromkeys(self.measured()))
+
     def assignment(self, suggestion: Suggestion, resources: Resources) -> Assignment:
         training, paths = self.planned[suggestion.trial_id], self.search.retraining
         whole = training.part == "train+val"

@@ -144,7 +144,7 @@ class SearchRuns:
         if state.status != "RUNNING":
             points += _best_points(trial)
         params = {name: _text(value) for name, value in trial.params.items()} if written == 0 else {}
-        tags = {"outcome": state.outcome} if state != child.state else {}
+        tags = {"outcome": state.outcome, **_nodes(trial)} if state != child.state else {}
         self._log(child.run_id, points, params, tags)
         if state != child.state:
             self._set_status(child.run_id, state.status, state.end_time)
@@ -492,6 +492,12 @@ def _introduction(settings: Mapping[str, Any]) -> str:
         f"```\n{masked(settings['command'])}\n```\n\n"
         "Each child run is a trial; its params are the recipe keys that varied."
     )
+
+
+def _nodes(trial: Trial) -> dict[str, str]:
+    """Where it trained, in their order; nothing if nobody said."""
+    nodes = dict.fromkeys(result.node for result in trial.results if result.node)
+    return {"tunekit.nodes": ", ".join(nodes)} if nodes else {}
 
 
 def _text(value: object) -> str:

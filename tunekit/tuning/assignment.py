@@ -9,6 +9,8 @@ from typing import Literal
 from tunekit.recipe import Value
 
 OnOom = Literal["fail", "retry"]
+GpuShare = float | Literal["auto"]
+"""GPUs of a trial; a fraction shares one, and "auto" leaves it to what is measured before trials run."""
 
 
 @dataclass(frozen=True)

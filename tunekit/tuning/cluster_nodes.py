@@ -1,7 +1,8 @@
-"""Nodes of a cluster that is joined: what all of them must see and have before trials run there."""
+"""Nodes: what all of a joined cluster must see and have before trials run there, and what their GPUs take."""
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from tunekit.data.pack import Pack, copied_pack
 from tunekit.errors import DataError, ResourceError, StorageError
 from tunekit.paths import SearchPaths
 from tunekit.tuning.node_files import remove_private_folder
+from tunekit.tuning.packing import MEASURED_WITHIN, Load, Rehearsals, measure, smallest_gpu
 from tunekit.tuning.storage import Storage
 from tunekit.tuning.stored_search import push_pack
 
@@ -46,6 +48,50 @@ def prepare_nodes(paths: SearchPaths, pack: Pack, storage: Storage | None = None
     return str(copied_pack(pack.folder, paths.shared_pack(pack.digest)).folder)
 
 
+def measured_on_a_gpu(wanted: Rehearsals, most: int) -> Load:
+    """What trials take of a GPU, measured on the node of the running Ray whose GPU has the least memory.
+
+    Args:
+        wanted: what trials train.
+        most: trials at once.
+    """
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+
+    within = MEASURED_WITHIN + _ANSWERS_WITHIN
+    task: Any = None
+    try:
+        task = ray.remote(num_cpus=0, num_gpus=1)(measure)
+        task = task.options(scheduling_strategy=_on(_node_to_measure_on())).remote(wanted, most)
+        load: Load = ray.get(task, timeout=within)
+    except GetTimeoutError:
+        ray.cancel(task, force=True)
+        return Load(problem=f"no GPU was free to measure on within {within:.0f} s")
+    except RayError as error:
+        return Load(problem=f"it could not be measured ({str(error).strip().splitlines()[-1]})")
+    return load
+
+
+def _node_to_measure_on() -> str:
+    """Of the nodes with a GPU the one whose smallest has the least memory, by its id."""
+    import ray
+
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= 1]
+    if len(nodes) == 1:
+        return str(nodes[0])
+    look = ray.remote(num_cpus=0)(smallest_gpu)
+    asked = [look.options(scheduling_strategy=_on(node)).remote() for node in nodes]
+    found = zip(ray.get(asked, timeout=_ANSWERS_WITHIN), nodes, strict=True)
+    return str(min(found, key=lambda one: one[0] or math.inf)[1])
+
+
+def _on(node: str) -> Any:
+    """Ray's word for "on this node and no other"."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
 def _ask_nodes(paths: SearchPaths, pack: Pack, storage: Storage | None) -> dict[str, dict[str, Any]]:
     """What each node says of itself, by its address.
 
@@ -67,14 +113,12 @@ def tidy_nodes(storage: Storage) -> None:
 def _on_each_node(function: Callable[..., Any], *arguments: object) -> dict[str, Any]:
     """A call of the function on each node that is there, begun, by the node's address."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    places = {address: NodeAffinitySchedulingStrategy(node, soft=False) for address, node in nodes.items()}
     remote = ray.remote(num_cpus=0)(function)
     return {
-        address: remote.options(scheduling_strategy=place).remote(*arguments)
-        for address, place in places.items()
+        address: remote.options(scheduling_strategy=_on(node)).remote(*arguments)
+        for address, node in nodes.items()
     }
 
 

@@ -12,11 +12,12 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunekit.errors import ResourceError
 from tunekit.tracking.server import login_withheld
+from tunekit.tuning.assignment import GpuShare
 
 _LISTENS_WITHIN = 5.0  # seconds
 
@@ -184,10 +185,11 @@ def plan_resources(
     Raises:
         ResourceError: if no node can take a trial.
     """
-    return divide(_nodes(), samples, cpus_per_trial, gpus_per_trial, may_grow)
+    return divide(nodes_there(), samples, cpus_per_trial, gpus_per_trial, may_grow)
 
 
-def _nodes() -> list[Node]:
+def nodes_there() -> list[Node]:
+    """What each node of the running Ray has."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -214,7 +216,7 @@ def divide(
     """
     with_gpus = [node for node in nodes if node.get("GPU", 0) > 0]
     gpus = (1.0 if with_gpus else 0.0) if gpus_per_trial is None else gpus_per_trial
-    cpus = _cpu_share(with_gpus, gpus, samples) if cpus_per_trial is None else cpus_per_trial
+    cpus = _cpu_share(with_gpus, gpus) if cpus_per_trial is None else cpus_per_trial
     if not may_grow:
         _check_share("--gpus-per-trial", gpus, max(node.get("GPU", 0) for node in nodes), "GPU")
         _check_share("--cpus-per-trial", cpus, max(node.get("CPU", 0) for node in nodes), "CPU")
@@ -234,18 +236,31 @@ def room_now(resources: Resources) -> int:
     """How many trials may have begun and not ended: in a cluster those that its nodes take now, and a
     quarter more that wait, so that it has a reason to grow. What is proposed later knows more results.
     """
-    if not resources.may_grow:
-        return resources.most_at_once
+    return room_on(nodes_there(), resources) if resources.may_grow else resources.most_at_once
+
+
+def room_on(nodes: Sequence[Node], resources: Resources) -> int:
+    """The same for these nodes of a cluster."""
     most, cpus, gpus = resources.most_at_once, resources.cpus_per_trial, resources.gpus_per_trial
-    running = divide(_nodes(), most, cpus, gpus, may_grow=True).slots
+    running = divide(nodes, most, cpus, gpus, may_grow=True).slots
     return min(most, running + max(1, running // 4))
 
 
-def _cpu_share(with_gpus: Sequence[Node], gpus_per_trial: float, samples: int) -> float:
-    """An even share on the node that has the fewest CPUs for each trial."""
+def for_more_trials(nodes: Sequence[Node], resources: Resources, trials: int) -> Resources:
+    """The same shares with room for so many trials: those that are asked for later may run on what so few
+    as now leave idle."""
+    cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
+    most = divide(nodes, trials, cpus, gpus, resources.may_grow).most_at_once
+    return replace(resources, most_at_once=most)
+
+
+def _cpu_share(with_gpus: Sequence[Node], gpus_per_trial: float) -> float:
+    """An even share on the node that has the fewest CPUs for each trial. However few trials there are:
+    more may be asked for, and would find the CPUs taken and GPUs idle.
+    """
     if not (with_gpus and gpus_per_trial):
         return 1.0
-    trials = [(node, min(int(node["GPU"] / gpus_per_trial + 1e-9), samples)) for node in with_gpus]
+    trials = [(node, int(node["GPU"] / gpus_per_trial + 1e-9)) for node in with_gpus]
     return float(min((max(1, int(node.get("CPU", 0) / count)) for node, count in trials if count), default=1))
 
 
@@ -255,9 +270,9 @@ def _trials_on(node: Node, cpus: float, gpus: float, most: int) -> int:
     return min([most, *(int(total / share + 1e-9) for total, share in shares if share)])
 
 
-def check_shares(cpus_per_trial: float | None, gpus_per_trial: float | None, machine: Machine) -> None:
+def check_shares(cpus_per_trial: float | None, gpus_per_trial: GpuShare | None, machine: Machine) -> None:
     """Check, before Ray starts and anything is written, that a trial fits this machine, or that somebody
-    listens where a cluster is to be joined.
+    listens where a cluster is to be joined. An automatic share fits every machine.
 
     Raises:
         ResourceError: naming the option, what came and what there is.
@@ -268,7 +283,7 @@ def check_shares(cpus_per_trial: float | None, gpus_per_trial: float | None, mac
     if cpus_per_trial:
         cpus = machine.cpus if machine.cpus is not None else os.cpu_count() or 1
         _check_share("--cpus-per-trial", cpus_per_trial, cpus, "CPU")
-    if gpus_per_trial:
+    if gpus_per_trial and not isinstance(gpus_per_trial, str):
         if machine.gpus is None:
             import torch  # costs seconds: only for who asks for GPUs
 

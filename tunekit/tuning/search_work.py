@@ -13,6 +13,7 @@ from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.control import Control
 from tunekit.tuning.estimate import DiskNeed, Estimate, disk_need, estimate
 from tunekit.tuning.failure_watch import FailureWatch
+from tunekit.tuning.packing import heaviest_recipes
 from tunekit.tuning.policy import SearchPolicy, Suggestion, recipe_of
 from tunekit.tuning.progress import size, trial_name
 from tunekit.tuning.provision import first_weights_file
@@ -59,6 +60,12 @@ class SearchWork:
         space = self.policy.space
         by_name = {values["model.name"]: values for values in space.combinations("model.name")}
         proposed = [space.recipe(values) for values in by_name.values()] if self.settings.samples else []
+        return proposed + [Recipe.from_flat(known.recipe) for known in self.settings.known_recipes()]
+
+    def heaviest(self) -> list[Recipe]:
+        proposed = (
+            heaviest_recipes(self.policy.space, min(self.pack.shape[:2])) if self.settings.samples else []
+        )
         return proposed + [Recipe.from_flat(known.recipe) for known in self.settings.known_recipes()]
 
     def assignment(self, suggestion: Suggestion, resources: Resources) -> Assignment:

@@ -18,7 +18,7 @@ from tunekit.errors import SearchError
 from tunekit.paths import SearchPaths, atomic_write
 from tunekit.recipe import Value
 from tunekit.space import Baseline
-from tunekit.tuning.assignment import OnOom
+from tunekit.tuning.assignment import GpuShare, OnOom
 from tunekit.tuning.storage import check_storage_uri
 
 _PACKAGES = ("tunekit", "ray", "optuna", "mlflow", "torch", "torchvision", "timm", "numpy")
@@ -28,6 +28,7 @@ _PACKAGES = ("tunekit", "ray", "optuna", "mlflow", "torch", "torchvision", "timm
 _JSON_TYPES: Mapping[str, tuple[type, ...]] = {
     "str": (str,),
     "OnOom": (str,),
+    "GpuShare": (int, float, str),
     "int": (int,),
     "float": (int, float),
     "None": (type(None),),
@@ -58,7 +59,7 @@ class SearchSettings:
     val_fraction: float = 0.2
     image_size: int | None = None
     cpus_per_trial: float | None = None
-    gpus_per_trial: float | None = None
+    gpus_per_trial: GpuShare | None = None
     keep_checkpoints: int = 3
     disk_budget: int | None = None  # bytes that checkpoints may take
     max_failures: int = 5  # of the last 10 trials, before the search stops
@@ -116,12 +117,7 @@ class SearchSettings:
             raise SearchError(f"--on-oom must be 'fail' or 'retry', but got {self.on_oom!r}")
         if not 0 < self.val_fraction < 1:
             raise SearchError(f"--val-fraction must be between 0 and 1, but got {self.val_fraction}")
-        for option, share in (
-            ("--cpus-per-trial", self.cpus_per_trial),
-            ("--gpus-per-trial", self.gpus_per_trial),
-        ):
-            if share is not None and share < 0:
-                raise SearchError(f"{option} must not be negative, but got {share:g}")
+        check_wanted(self.cpus_per_trial, self.gpus_per_trial)
 
     def _check_types(self) -> None:
         """Check what JSON gave.
@@ -164,6 +160,20 @@ class SearchSettings:
     def trial_seed(self, trial_id: int) -> int:
         """The seed of one trial's weights, order and augmentation."""
         return self.seed * 100_000 + trial_id
+
+
+def check_wanted(cpus_per_trial: float | None, gpus_per_trial: GpuShare | None) -> None:
+    """Check what was asked for a trial; whether there is so much is `check_shares`.
+
+    Raises:
+        SearchError: naming the option, its rule and what came.
+    """
+    for option, share in (("--cpus-per-trial", cpus_per_trial), ("--gpus-per-trial", gpus_per_trial)):
+        if isinstance(share, str):
+            if share != "auto":
+                raise SearchError(f"{option} must be a number or 'auto', but got {share!r}")
+        elif share is not None and share < 0:
+            raise SearchError(f"{option} must not be negative, but got {share:g}")
 
 
 def _refuse_constant(word: str) -> float:

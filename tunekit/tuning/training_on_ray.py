@@ -11,12 +11,20 @@ from tunekit.errors import StorageError
 from tunekit.paths import FULL, SearchPaths
 from tunekit.tracking.server import masked
 from tunekit.tuning.assignment import Assignment
-from tunekit.tuning.cluster_nodes import prepare_nodes, tidy_nodes
+from tunekit.tuning.cluster_nodes import measured_on_a_gpu, prepare_nodes, tidy_nodes
 from tunekit.tuning.control import Control
 from tunekit.tuning.control_file import MOST_SAMPLES
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, NetworkCost
+from tunekit.tuning.packing import Load, Rehearsals, decide, most_on_a_gpu
 from tunekit.tuning.progress import View, duration, size
-from tunekit.tuning.ray_session import Machine, Resources, plan_resources, ray_session
+from tunekit.tuning.ray_session import (
+    Machine,
+    Resources,
+    for_more_trials,
+    nodes_there,
+    plan_resources,
+    ray_session,
+)
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.storage import Storage
 from tunekit.tuning.stored_search import push_inputs, storage_of
@@ -61,13 +69,13 @@ def train_on_ray(
     try:
         with closing(_measuring(work, settings, pack)) as measuring, ray_session(paths.log, machine):
             joined = machine.address is not None
-            resources = plan_resources(
-                work.trials, settings.cpus_per_trial, settings.gpus_per_trial, may_grow=joined
-            )
             shared_pack = prepare_nodes(paths, pack, storage) if joined else None
-            _say_plan(work, paths, settings, measuring.costs(), resources, view)
+            costs = measuring.costs()
+            gpus = _gpu_share(work, settings, pack, view)
+            resources = plan_resources(work.trials, settings.cpus_per_trial, gpus, may_grow=joined)
+            _say_plan(work, paths, settings, costs, resources, view)
             if control is not None:
-                resources = _room_to_extend(resources)
+                resources = for_more_trials(nodes_there(), resources, MOST_SAMPLES)
             given = _Given(shared_pack, storage)
             return _run(work, paths, view, time_budget, resources, given, control)
     except KeyboardInterrupt:  # while Ray starts or ends; in between Tune takes it
@@ -78,11 +86,33 @@ def train_on_ray(
         return f"{error.filename or paths.folder} cannot be written: {error.strerror}"
 
 
-def _room_to_extend(resources: Resources) -> Resources:
-    """Trials that are asked for later may run on what so few as now leave idle."""
-    cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
-    most = plan_resources(MOST_SAMPLES, cpus, gpus, resources.may_grow).most_at_once
-    return replace(resources, most_at_once=most)
+def _gpu_share(work: Work, settings: SearchSettings, pack: Pack, view: View) -> float | None:
+    """What was asked for, or an automatic share as it is found to pay off; None for as without a wish."""
+    if not isinstance(settings.gpus_per_trial, str):
+        return settings.gpus_per_trial
+    nodes = nodes_there()
+    if not any(node.get("GPU", 0) for node in nodes):
+        view.say("--gpus-per-trial auto: there is no GPU, so trials train on CPUs")
+        return None
+    most = most_on_a_gpu(nodes, work.trials, settings.cpus_per_trial)
+    load = Load()
+    if most > 1:
+        view.say("Measuring how many trials at once a GPU takes ...")
+        load = measured_on_a_gpu(_rehearsals(work, settings, pack), most)
+    packing = decide(load, most)
+    view.say(packing.words())
+    return packing.share
+
+
+def _rehearsals(work: Work, settings: SearchSettings, pack: Pack) -> Rehearsals:
+    return Rehearsals(
+        tuple(recipe.to_flat() for recipe in work.heaviest()),
+        pack.shape,
+        len(pack.classes),
+        settings.train_images,
+        settings.val_images,
+        settings.cpus_per_trial or 1,
+    )
 
 
 def _say_plan(
@@ -149,7 +179,7 @@ def _measuring(work: Work, settings: SearchSettings, pack: Pack) -> MeasuringPro
         pack.shape,
         len(pack.classes),
         settings.cpus_per_trial or 1,
-        settings.gpus_per_trial,
+        None if isinstance(settings.gpus_per_trial, str) else settings.gpus_per_trial,
     )
     return MeasuringProcess(measurement)
 

@@ -24,6 +24,9 @@ class Work(Watched, Protocol):
     def measured(self) -> Sequence[Recipe]:
         """The recipes whose step is timed for the estimate; each is taken to be as likely."""
 
+    def heaviest(self) -> Sequence[Recipe]:
+        """The recipes that may take most memory: one for each network."""
+
     def assignment(self, suggestion: Suggestion, resources: Resources) -> Assignment:
         """What a worker needs."""
 
