@@ -308,3 +308,29 @@ def test_retrain_best_says_which_options_go_together(
     result = run("retrain-best", *arguments)
     assert result.exit_code == 2
     assert words in result.output
+
+
+def test_the_program_ends_with_its_code_and_all_it_said(tmp_path: Path) -> None:
+    """It leaves without taking its libraries apart, but not without what was registered for its end."""
+    script = (
+        "import atexit, sys; from tunekit.cli import run\n"
+        "atexit.register(print, 'registered')\n"
+        "sys.argv = ['tunekit', *sys.argv[1:]]\n"
+        "run()\n"
+    )
+
+    def ran(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", script, *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    good, wrong, unknown = ran("spaces"), ran("best", "nothing"), ran("bset")
+    assert (good.returncode, wrong.returncode, unknown.returncode) == (0, 1, 2)
+    assert "resnet" in good.stdout
+    assert all(done.stdout.endswith("registered\n") for done in (good, wrong, unknown))
+    assert "no search called 'nothing'" in wrong.stderr
+
+
+def test_who_reads_results_waits_for_no_torch() -> None:
+    script = "import sys, tunekit.reporting.report, tunekit.reporting.choices; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

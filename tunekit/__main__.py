@@ -1,6 +1,6 @@
 """`python -m tunekit` is the same as `tunekit`."""
 
-from tunekit.cli import main
+from tunekit.cli import run
 
 if __name__ == "__main__":
-    main()
+    run()

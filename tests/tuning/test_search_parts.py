@@ -1,7 +1,7 @@
 """The small parts of a search, on plain numbers and files."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tunekit.tuning.estimate import Measurement, MeasuringProcess, NetworkCost, 
 from tunekit.tuning.failure_watch import FailureWatch
 from tunekit.tuning.policy import SCHEDULERS, SearchPolicy, Suggestion
 from tunekit.tuning.ray_session import Machine, check_shares, divide, for_more_trials, room_on
+from tunekit.tuning.search_work import Preparation
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.study_export import export_study
 
@@ -40,11 +41,11 @@ RESULT = {
 }
 
 
-def desk(samples: int = 2) -> TrialDesk:
+def desk(samples: int = 2, idle: Callable[[], None] = lambda: None) -> TrialDesk:
     def assign(suggestion: Suggestion) -> Assignment:
         return Assignment(suggestion.trial_id, suggestion.params, 0, 2, 0, "pack", "split", "folder")
 
-    return TrialDesk(SearchPolicy(SPACE, max_epochs=2), samples, assign)
+    return TrialDesk(SearchPolicy(SPACE, max_epochs=2), samples, assign, idle=idle)
 
 
 def test_the_desk_hands_out_as_many_trials_as_were_asked_for() -> None:
@@ -154,6 +155,26 @@ def test_a_paused_trial_frees_its_worker_and_is_handed_out_again_after_the_last_
     assert promoted is not None
     assert promoted.trial_id == 1
     assert trials.take("e", {**RESULT, "epoch": 2})
+
+
+def test_idle_time_is_told_when_a_trial_could_begin_and_there_is_none() -> None:
+    told: list[str] = []
+    trials = desk(samples=2, idle=lambda: told.append("idle"))
+    assert trials.hand_out("a") is not None
+    assert trials.hand_out("b") is not None
+    assert told == []
+    assert trials.hand_out("c") is None
+    assert told == ["idle"]
+
+
+def test_a_preparation_is_made_once_and_waited_for() -> None:
+    done: list[int] = []
+    preparation = Preparation(lambda: done.append(1))
+    preparation.join()  # never begun: nothing to wait for
+    for _ in range(3):
+        preparation.start()
+    preparation.join()
+    assert done == [1]
 
 
 def test_no_trial_is_proposed_before_there_is_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

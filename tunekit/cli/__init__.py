@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
+import threading
+from contextlib import suppress
+
 import click
 
 from tunekit import __version__
@@ -24,6 +30,25 @@ def main() -> None:
     tunekit predict tunekit-digits IMAGE     use it
     tunekit ui                               review every trial in MLflow
     """
+
+
+def run() -> None:
+    """`tunekit` as a program: `main`, and then an end at once.
+
+    Python would take 2 s to take apart what torch, MLflow and scikit-learn have loaded.
+    """
+    try:
+        main()
+    except SystemExit as ended:
+        if any(
+            not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()
+        ):
+            raise
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads any more
+                stream.flush()
+        os._exit(ended.code if isinstance(ended.code, int) else bool(ended.code))
 
 
 for _command in (

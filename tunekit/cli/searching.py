@@ -197,7 +197,8 @@ def _run(
     from tunekit.tuning.ray_session import Machine
     from tunekit.tuning.search import run_search
 
-    outcome = run_search(paths, view, time_budget, Machine(address=address), _tell, disk_budget)
+    machine = Machine(address=address)
+    outcome = run_search(paths, view, time_budget, machine, _tell, disk_budget, _load_for_the_end)
     _show(paths, outcome)
 
 
@@ -206,6 +207,14 @@ def _tell(paths: Any, outcome: Any) -> Any:
     from tunekit.reporting.report import tell
 
     return tell(paths, outcome)
+
+
+def _load_for_the_end() -> None:
+    import tunekit.reporting.report
+    import tunekit.tuning.winner  # noqa: F401
+    from tunekit.tracking.model import load_exporter
+
+    load_exporter()
 
 
 def _show(paths: Any, outcome: Any) -> None:

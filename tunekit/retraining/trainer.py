@@ -234,6 +234,9 @@ class _RetrainingWork:
     def problem(self, trial: Trial) -> str | None:
         return None  # a recipe that fails with every seed is a finding
 
+    def idle(self) -> None:
+        """Nothing: the networks that are examined next load what they need themselves."""
+
     def plan(self, resources: Resources) -> str:
         wanted = [self.planned[training] for training in self.policy.wanted]
         names = list(dict.fromkeys(training.name for training in wanted))

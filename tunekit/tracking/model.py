@@ -108,6 +108,12 @@ def log_model(
     return f"models:/{model.model_id}"
 
 
+def load_exporter() -> None:
+    """Import what `log_model` else takes seconds to import."""
+    import mlflow.pytorch  # noqa: F401
+    import torch._dynamo  # noqa: F401
+
+
 def _save(
     classifier: Classifier,
     folder: Path,

@@ -44,6 +44,7 @@ class TrialDesk:
         assign: Callable[[Suggestion], Assignment],
         look_after: Callable[[Trial], str | None] = lambda trial: None,
         control: Control | None = None,
+        idle: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -53,6 +54,7 @@ class TrialDesk:
             look_after: is shown each trial that got an epoch further or ended, and says in one line if
                 going on is of no use.
             control: carries out what other processes ask meanwhile.
+            idle: is called when a trial could begin and there is none: may be often, and must return at once.
         """
         self.policy = policy
         self.problem: str | None = None  # why the trials were stopped, in one line
@@ -60,6 +62,7 @@ class TrialDesk:
         self._assign = assign
         self._look_after = look_after
         self._control = control
+        self._idle = idle
         self._trial_of: dict[str, int] = {}  # Ray's id of an attempt to the trial's
         self._lost_attempts: Counter[int] = Counter()
 
@@ -84,6 +87,7 @@ class TrialDesk:
                 suggestion = self.policy.next(self._samples)
                 self._trial_of[ray_id] = suggestion.trial_id
                 return self._assign(suggestion)
+        self._idle()
         return None
 
     def take(self, ray_id: str, result: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +30,7 @@ from tunekit.tuning.progress import View, trial_mark
 from tunekit.tuning.ray_session import Machine
 from tunekit.tuning.reopening import locked, same_data
 from tunekit.tuning.runner import announced
-from tunekit.tuning.search_work import SearchWork
+from tunekit.tuning.search_work import Preparation, SearchWork
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.study_export import export_study
 from tunekit.tuning.training_on_ray import train_on_ray
@@ -62,6 +62,7 @@ def run_search(
     machine: Machine | None = None,
     tell: Teller | None = None,
     disk_budget: int | None = None,
+    load_for_the_end: Callable[[], None] = lambda: None,
 ) -> SearchOutcome:
     """Run what is left of a search: all of a new one, or what an interruption left over.
 
@@ -72,6 +73,8 @@ def run_search(
         machine: what Ray may hand out.
         tell: gives an account of the search at its end, for MLflow.
         disk_budget: bytes that checkpoints may take from now on; None for as the search was told.
+        load_for_the_end: imports what `tell` needs; called in a thread of its own when there is nothing more
+            to begin while the last trials train, and some core is idle.
     Raises:
         SearchError: if another process runs this search, or its data changed.
         StorageError: if the checkpoints of a trial do not fit.
@@ -90,9 +93,12 @@ def run_search(
         policy = policy_of(settings, space, history, earlier_searches(paths, settings.start_from, space))
         control = Control(paths, settings, policy, view.say)
         _warn_if_away(settings, view)
-        work = SearchWork(paths, control, pack, policy, keeper, FailureWatch(settings.max_failures))
+        preparation = Preparation(load_for_the_end)
+        failures = FailureWatch(settings.max_failures)
+        work = SearchWork(paths, control, pack, policy, keeper, failures, preparation)
         with tracker, closing(keeper):
             problem = _run_trials(work, view, time_budget, machine or Machine())
+            preparation.join()
             finished, unwritten = _end(work, tracker, tell)
             undelivered = tracker.close(_TRACKING_GRACE).undelivered
         control.close()  # that took a while

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tunekit.data.pack import Pack
@@ -21,6 +23,23 @@ from tunekit.tuning.ray_session import Resources
 from tunekit.tuning.settings import SearchSettings
 
 
+class Preparation:
+    """Something that is done once, in a thread of its own, when there is time for it."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._thread = threading.Thread(target=work, name="tunekit-preparation", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once, and does nothing the second time."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def join(self) -> None:
+        """Wait for its end if it was begun."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
+
 @dataclass(frozen=True)
 class SearchWork:
     """What a search is to those who run its trials."""
@@ -31,6 +50,7 @@ class SearchWork:
     policy: SearchPolicy
     keeper: CheckpointKeeper
     failures: FailureWatch
+    preparation: Preparation
 
     @property
     def settings(self) -> SearchSettings:
@@ -97,6 +117,9 @@ class SearchWork:
                 "still be needed ('tunekit resume --disk-budget' sets another)"
             )
         return None
+
+    def idle(self) -> None:
+        self.preparation.start()
 
     def plan(self, resources: Resources) -> str:
         left, total = self._trials_left, self.settings.trials

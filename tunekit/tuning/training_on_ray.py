@@ -163,7 +163,7 @@ def _run(
         return given.to(work.assignment(suggestion, resources))
 
     view.begin(work)
-    desk = TrialDesk(work.policy, work.trials, assign, work.problem, control)
+    desk = TrialDesk(work.policy, work.trials, assign, work.problem, control, work.idle)
     try:
         run_trials(desk, resources, paths.ray, time_budget)
     finally:

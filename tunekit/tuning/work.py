@@ -33,6 +33,9 @@ class Work(Watched, Protocol):
     def problem(self, trial: Trial) -> str | None:
         """Is shown each trial that got an epoch further or ended; says in a line if going on is of no use."""
 
+    def idle(self) -> None:
+        """Is told, any number of times, that nothing more can begin while the last trials train."""
+
     def plan(self, resources: Resources) -> str:
         """What will be done, on one line."""
 
