@@ -4,16 +4,16 @@ UV_VERSION = 0.13.8
 BIN = .venv/bin
 READY = .venv/.ready
 
-.PHONY: search test test-extended check format bench-policy chaos fuzz audit lock clean
+.PHONY: search test test-extended check format bench bench-policy chaos fuzz audit lock clean
 
 search: $(READY)  ## a small search on real images: 8x8 digits, no network, no GPU
 	$(BIN)/tunekit search digits --space resnet --samples 20 --epochs 18
 	@echo "To open it in the MLflow UI:  $(BIN)/tunekit ui"
 
 test: $(READY)  ## all tests; the ones on CIFAR-10 and MNIST need TUNEKIT_TEST_DATA
-	@# Tests with a Ray wait much and must not meet: they run one by one, and the others take what they leave
-	@# (Ray's workers are nice to others, and would starve).
-	@log=$$(mktemp); $(BIN)/python -m pytest -m "ray and not extended" > $$log 2>&1 & ray=$$!; \
+	@# Tests with a Ray wait much: two files of them run side by side, and the others take what they leave (Ray's
+	@# workers are nice to others, and would starve).
+	@log=$$(mktemp); $(BIN)/python -m pytest -n 2 --dist loadfile -m "ray and not extended" > $$log 2>&1 & ray=$$!; \
 	nice -n 17 $(BIN)/python -m pytest -n 2 -m "not ray"; others=$$?; \
 	wait $$ray; with_ray=$$?; cat $$log; rm -f $$log; exit $$((others || with_ray))
 
@@ -31,6 +31,9 @@ check: $(READY)  ## format, lint, types, fast tests
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## speed beside a search written by hand and beside the limit of the machine; an hour, else idle
+	$(BIN)/python -m tests.benchmarks.speed
 
 bench-policy: $(READY)  ## how soon each policy finds a good recipe, in recorded learning curves; goes on where it was
 	$(BIN)/python -m tests.benchmarks.policy

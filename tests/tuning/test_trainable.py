@@ -1,5 +1,7 @@
 """The class that Ray Tune runs, built and stepped in this process: no cluster."""
 
+import gc
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,16 @@ from tests.tuning.test_trial_run import TIMES
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split
 from tunekit.recipe import Recipe
+from tunekit.training.loop import Training
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.trainable import RecipeTrainable
+
+
+@pytest.fixture(autouse=True)
+def _garbage_is_collected_behind_each_test() -> Iterator[None]:
+    """A worker freezes what outlives a trial; here that is pytest's."""
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +68,14 @@ def test_a_reused_process_gives_the_same_results_as_a_fresh_one(
     fresh = RecipeTrainable(config=asdict(replace(assignments[1], folder=str(tmp_path / "fresh"))))
     assert curve(reused) == curve(fresh)
     assert not ray.is_initialized()
+
+
+def test_a_reset_leaves_nothing_of_the_trial_before(assignments: list[Assignment]) -> None:
+    trainable = RecipeTrainable(config=asdict(assignments[0]))
+    curve(trainable)
+    assert trainable.reset(asdict(assignments[1]))
+    gc.unfreeze()
+    assert not [thing for thing in gc.get_objects() if type(thing) is Training]
 
 
 def test_an_error_comes_from_the_step_and_never_from_the_reset(assignments: list[Assignment]) -> None:
