@@ -33,6 +33,7 @@ port=$(python -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); pri
 
 start_node() {
   local log=$folder/node-${#nodes[@]}.log
+  : >"$log"  # it is read at once, maybe before the node has opened it
   # In a session of its own: Ctrl-C is for the command, the nodes end in order afterwards.
   PYTHONUNBUFFERED=1 setsid ray start "$@" --block --num-cpus="$cpus" --disable-usage-stats >"$log" 2>&1 &
   nodes+=($!)

@@ -23,7 +23,7 @@ from tunekit.tuning.search import run_search
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.stored_search import storage_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.extended, pytest.mark.timeout(600)]
 
 ONE = Machine(cpus=1)  # one trial at a time: the same search each time
 
