@@ -18,18 +18,10 @@ from pathlib import Path
 import psutil
 
 from tests.benchmarks.speed.figures import Part
+from tests.benchmarks.speed.waiting import SPACE
 from tunekit.data.datasets import open_dataset
 from tunekit.models.build import build_model
 from tunekit.recipe import Recipe
-
-_SPACE = """
-[fixed]
-"model.name" = "resnet20"
-"augment.policy" = "flip+shift_crop"
-
-[space]
-"optim.lr" = { low = 1e-3, high = 0.3, log = true }
-"""
 
 
 def measure(data: Path, runs: int) -> Part:
@@ -60,7 +52,7 @@ def measure(data: Path, runs: int) -> Part:
 def _peaks(data: Path, at_once: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         space = Path(folder) / "one.toml"
-        space.write_text(_SPACE)
+        space.write_text(SPACE)
         words = ["search", "cifar10", "--space", str(space), "--name", "s", "--quiet", "--epochs", "1"]
         words += ["--samples", "4", "--cpus-per-trial", str((os.cpu_count() or 1) / at_once)]
         words += ["--data-dir", str(data), "--results-dir", folder]

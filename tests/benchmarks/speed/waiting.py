@@ -16,12 +16,12 @@ from pathlib import Path
 
 from tests.benchmarks.speed.figures import Part, timed, wait_until_idle
 from tunekit.data.datasets import open_dataset
-from tunekit.history import History
+from tunekit.history import History, Result
 from tunekit.models.build import build_model
 from tunekit.paths import search_paths
 from tunekit.recipe import Recipe
 
-_SPACE = """
+SPACE = """
 [fixed]
 "model.name" = "resnet20"
 
@@ -62,21 +62,23 @@ def measure(_data: Path, runs: int) -> Part:
 
 def _search(folder: Path, name: str) -> tuple[float, float, list[float]]:
     """Seconds to the first batch, after the last result, and between the trials of each process."""
-    (folder / "one.toml").write_text(_SPACE)
+    (folder / "one.toml").write_text(SPACE)
     words = ["search", "digits", "--space", str(folder / "one.toml"), "--samples", "12", "--epochs", "1"]
     words += ["--name", name, "--data-dir", str(folder / "data"), "--results-dir", str(folder)]
     started = time.time()
     command = [sys.executable, "-m", "tunekit", *words]
     subprocess.run(command, check=True, capture_output=True)
     ended = time.time()
-    trials = History.read(search_paths(folder, name).history).trials.values()
-    spans = sorted(
-        (t.results[0].time - t.results[0].metrics["epoch_seconds"], t.results[0].time) for t in trials
-    )
+    history = History.read(search_paths(folder, name).history)
+    results = sorted((trial.results[0] for trial in history.trials.values()), key=_begun)
     gaps: list[float] = []
-    free_at: list[float] = []
-    for begun, over in spans:  # a trial follows in the process that was free for longest
-        if len(free_at) == (os.cpu_count() or 1):
-            gaps.append(begun - free_at.pop(0))
-        free_at.append(over)
-    return spans[0][0] - started, ended - max(over for _, over in spans), gaps
+    free_since: dict[str, float] = {}
+    for result in results:
+        if result.worker in free_since:
+            gaps.append(_begun(result) - free_since[result.worker])
+        free_since[result.worker] = result.time
+    return _begun(results[0]) - started, ended - max(free_since.values()), gaps
+
+
+def _begun(result: Result) -> float:
+    return result.time - result.metrics["epoch_seconds"]

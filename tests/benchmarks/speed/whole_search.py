@@ -17,11 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tests.benchmarks.speed.bare_loop import Task, seconds_per_epoch
 from tests.benchmarks.speed.figures import Part, timed, wait_until_idle
+from tunekit.data.pack import Pack
 from tunekit.history import History
 from tunekit.paths import SearchPaths, search_paths
 from tunekit.recipe import Recipe
+from tunekit.space import load_space
 from tunekit.tuning.settings import SearchSettings
 
 _SPACE = """
@@ -65,7 +69,7 @@ def measure(data: Path, size: Size, runs: int) -> Part:
     rows = [_run(data, size, part) for _ in range(runs)]
     columns = {key: [row[key] for row in rows] for key in rows[0]}
     for what, values in columns.items():
-        part.add(what, "ms" if what.endswith(" ms") else "s" if what != "epochs trained" else "", values)
+        part.add(what, "epochs" if what in ("trained", "trained by hand") else "s", values)
     ratios = [row["floor"] / row["tunekit search"] for row in rows]
     part.compare("share of the floor that the search reaches", statistics.median(ratios), size.wanted)
     if size.by_hand:
@@ -86,10 +90,10 @@ def _run(data: Path, size: Size, part: Part) -> dict[str, float]:
         row = _account(paths, started, seconds)
         if size.by_hand:
             wall, epochs = _by_hand(data, folder, paths, size)
-            row |= {"by hand": wall, "epochs by hand": float(epochs), "an epoch by hand": wall / epochs}
+            row |= {"by hand": wall, "trained by hand": float(epochs), "an epoch by hand": wall / epochs}
             bare.append(_bare(paths))
         row["a bare epoch, both cores busy"] = statistics.fmean(bare)
-        row["floor"] = row["epochs trained"] * row["a bare epoch, both cores busy"] / (os.cpu_count() or 1)
+        row["floor"] = row["trained"] * row["a bare epoch, both cores busy"] / (os.cpu_count() or 1)
         return row
 
 
@@ -109,7 +113,7 @@ def _account(paths: SearchPaths, started: float, seconds: float) -> dict[str, fl
     ended = max(event.time for event in results)
     return {
         "tunekit search": seconds,
-        "epochs trained": float(len(results)),
+        "trained": float(len(results)),
         "an epoch of the search": seconds / len(results),
         "from command to first epoch": begun - started,
         "from last epoch to end": started + seconds - ended,
@@ -120,10 +124,6 @@ def _account(paths: SearchPaths, started: float, seconds: float) -> dict[str, fl
 
 def _by_hand(data: Path, folder: Path, paths: SearchPaths, size: Size) -> tuple[float, int]:
     """Seconds and epochs."""
-    import numpy as np
-
-    from tunekit.data.pack import Pack
-
     settings, split = SearchSettings.load(paths), np.load(paths.split)
     pack = Pack.open(Path(settings.data_dir) / "packed" / "mnist")
     task = {
@@ -150,16 +150,9 @@ def _by_hand(data: Path, folder: Path, paths: SearchPaths, size: Size) -> tuple[
 def _bare(paths: SearchPaths) -> float:
     settings = SearchSettings.load(paths)
     first = next(iter(History.read(paths.history).trials.values()))
-    recipe = {**Recipe().to_flat(), **settings_fixed(paths), **first.params}
+    recipe = {**Recipe().to_flat(), **load_space(paths.space).fixed, **first.params}
     pack = Path(settings.data_dir) / "packed" / "mnist"
     return seconds_per_epoch(Task(recipe, str(pack), str(paths.split)), os.cpu_count() or 1, epochs=8)
-
-
-def settings_fixed(paths: SearchPaths) -> dict[str, object]:
-    """What the space fixes."""
-    from tunekit.space import load_space
-
-    return dict(load_space(paths.space).fixed)
 
 
 def _command(words: list[str]) -> Callable[[], subprocess.CompletedProcess[str]]:
