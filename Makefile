@@ -13,7 +13,8 @@ search: $(READY)  ## a small search on real images: 8x8 digits, no network, no G
 test: $(READY)  ## all tests; the ones on CIFAR-10 and MNIST need TUNEKIT_TEST_DATA
 	@# Tests with a Ray wait much: two files of them run side by side, and the others take what they leave (Ray's
 	@# workers are nice to others, and would starve).
-	@log=$$(mktemp); $(BIN)/python -m pytest -n 2 --dist loadfile -m "ray and not extended" > $$log 2>&1 & ray=$$!; \
+	@log=$$(mktemp); files=$$(grep -rl --include='test_*.py' 'mark\.ray' tests); \
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "ray and not extended" $$files > $$log 2>&1 & ray=$$!; \
 	nice -n 17 $(BIN)/python -m pytest -n 2 -m "not ray"; others=$$?; \
 	wait $$ray; with_ray=$$?; cat $$log; rm -f $$log; exit $$((others || with_ray))
 
@@ -62,7 +63,8 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), "tunekit needs Python 3.11, 3.12 or 3.13"'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@# Compiled now, once: else every process that may write no bytecode (PYTHONDONTWRITEBYTECODE) compiles Ray anew.
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $(READY)
 

@@ -229,8 +229,9 @@ def test_a_search_in_which_nothing_can_be_trained_stops_and_says_why(tmp_path: P
         r"the first 3 trials failed: .+ \(.+search\.log says more; --max-failures", outcome.problem
     )
     statuses = [trial.status for trial in outcome.history.trials.values()]
-    assert statuses[:3] == ["failed"] * 3
+    assert statuses.count("failed") >= 3
     assert len(statuses) <= 4
+    assert set(statuses) <= {"failed", "running"}  # beside the three there may be one in flight
     assert {run.info.status for run in child_runs(paths)} <= {"FAILED", "SCHEDULED"}
 
 
