@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,14 @@ def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TUNEKIT_DATA_DIR", "TUNEKIT_RESULTS_DIR", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.setenv(name, "")  # so that what a test sets is gone behind it
         monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is behind the proxy that this process and those it starts are to take."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # the one that is made now would keep the proxy
 
 
 @pytest.fixture(scope="session")

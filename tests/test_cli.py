@@ -106,6 +106,7 @@ SEARCH = ("search", "digits", "--space", "resnet")
     ],
     ids=["torchvision", "timm"],
 )
+@pytest.mark.usefixtures("no_network")
 def test_weights_that_cannot_be_downloaded_are_named_before_any_trial(
     arguments: tuple[str, ...],
     message: str,
@@ -113,8 +114,6 @@ def test_weights_that_cannot_be_downloaded_are_named_before_any_trial(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody is there: no network for anybody
     for name in ("TORCH_HOME", "HF_HOME", "HF_HUB_CACHE"):
         monkeypatch.setenv(name, str(tmp_path / "no-weights-here"))
     result = run(*arguments)

@@ -164,3 +164,17 @@ def test_times_never_fall_whatever_the_clock_does(tmp_path: Path) -> None:
     later = History(events=[Event("suggest", 0, params={}, time=before[-1].time + 3600)])
     later.append(Event("result", 0, epoch=1, value=0.5))  # the machine's clock was turned back by an hour
     assert later.events[1].time == later.events[0].time
+
+
+def test_events_share_the_words_that_recur(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.jsonl")
+    history.append(Event("suggest", 0, params={}))
+    for epoch in (1, 2):
+        worker = "".join(["host", ":", "4711"])
+        history.append(Event("result", 0, epoch=epoch, value=0.5, metrics={"val_loss": 1.0}, worker=worker))
+    history.close()
+    for known in (history, History.read(tmp_path / "history.jsonl")):
+        first, second = known.events[1:]
+        assert first.worker is second.worker
+        assert first.metrics is known.trials[0].results[0].metrics
+        assert next(iter(first.metrics or ())) is next(iter(second.metrics or ()))

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import re
+import sys
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -50,7 +51,7 @@ _STATUS_AFTER: dict[str, TrialStatus] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """One thing that happened to one trial."""
 
@@ -70,10 +71,22 @@ class Event:
         None  # True: it trains on the validation images too, its values say nothing
     )
 
+    def __post_init__(self) -> None:
+        """Hundreds of thousands of events lie in memory: they share the words that recur."""
+        for name in ("kind", "worker"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, sys.intern(getattr(self, name)))
+        if self.metrics is not None:
+            shared = {sys.intern(name): value for name, value in self.metrics.items()}
+            object.__setattr__(self, "metrics", shared)
+
     def to_line(self) -> str:
         """The event as one line of JSON, absent fields left out."""
-        fields = {name: value for name, value in vars(self).items() if value is not None}
+        fields = {name: value for name in _EVENT_FIELDS if (value := getattr(self, name)) is not None}
         return json.dumps(fields) + "\n"
+
+
+_EVENT_FIELDS = tuple(field.name for field in dataclasses.fields(Event))
 
 
 def node_of(worker: str) -> str:
@@ -81,7 +94,7 @@ def node_of(worker: str) -> str:
     return worker.rpartition(":")[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Result:
     """One finished epoch of a trial."""
 
@@ -293,7 +306,7 @@ class History:
     def _go_on(self, event: Event, trial: Trial) -> None:
         if event.kind == "result":
             assert event.epoch is not None and event.value is not None
-            metrics = dict(event.metrics or {})
+            metrics = {} if event.metrics is None else event.metrics
             trial.results.append(Result(event.epoch, event.value, event.time, metrics, event.worker or ""))
             return
         trial.status = _STATUS_AFTER[event.kind]

@@ -364,13 +364,12 @@ def test_a_download_that_is_not_what_was_published(name: str, refused: Refusal, 
     assert not Path("/tmp/tunekit-evil").exists()
 
 
+@pytest.mark.usefixtures("no_network")
 def test_what_is_absent_and_cannot_be_downloaded_says_where_to_put_it(
-    refused: Refusal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Refusal, tmp_path: Path
 ) -> None:
     (tmp_path / "data" / "packed").mkdir(parents=True)
     (tmp_path / "data" / "MNIST" / "raw").mkdir(parents=True)
-    for name in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody is there: no network for anybody
     refused(
         ["datasets", "prepare", "mnist", "--data-dir", "data"],
         [f"mnist is not in {tmp_path / 'data'} and cannot be downloaded", "put train-images-idx3-ubyte.gz"],

@@ -191,7 +191,6 @@ def test_refitted_networks_saw_all_images_and_are_not_chosen_by_validation(
     assert len(split.train) == 360
 
 
-@pytest.mark.extended
 @needs_real_images
 def test_a_kill_loses_no_training_on_real_photos(drive: Callable[..., Driver], tmp_path: Path) -> None:
     assert TEST_DATA is not None

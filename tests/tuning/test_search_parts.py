@@ -200,6 +200,17 @@ def test_ray_never_pickles_the_search_into_its_snapshots() -> None:
         assert b"TrialDesk" not in pickle.dumps(adapter)
 
 
+def test_an_ended_trial_leaves_no_metrics_in_ray() -> None:
+    from ray.tune.experiment import Trial as RayTrial
+
+    trial = RayTrial("trainable", stub=True)
+    trial.update_last_result(dict(RESULT))
+    assert "val_accuracy" in trial.get_json_state()[1].partition("metric_analysis")[2]
+    PolicyScheduler(desk()).on_trial_complete(None, trial, {})
+    assert trial.metric_analysis == trial.metric_n_steps == {}
+    assert "val_accuracy" not in trial.get_json_state()[1].partition("metric_analysis")[2]
+
+
 def test_checkpoints_of_the_best_trials_stay(tmp_path: Path) -> None:
     paths, history = SearchPaths(tmp_path), History()
     keeper = CheckpointKeeper(paths, history, keep=2)

@@ -226,6 +226,12 @@ class PolicyScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
         goes_on = self._desk.take(trial.trial_id, result)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
+    def on_trial_complete(self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]) -> None:
+        """Forget an ended trial's metrics: Tune keeps its trials to the end, and the history has them."""
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
+        trial.run_metadata.invalidate_cache()
+
     def on_trial_error(self, tune_controller: Any, trial: RayTrial) -> None:
         # Its own file, which is there before Ray copies it to the results folder (whose disk may be full).
         self._desk.attempt_lost(trial.trial_id, Path(trial.error_file).read_text(encoding="utf-8"))

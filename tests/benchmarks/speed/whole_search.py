@@ -40,7 +40,9 @@ _SPACE = """
 "optim.lr" = {{ low = 1e-3, high = 0.3, log = true }}
 "optim.weight_decay" = {{ low = 1e-5, high = 1e-2, log = true }}
 """
-_IMAGES = 6000
+_IMAGES, _TRAIN = 6000, 4800
+_VALIDATION = "validation"
+_UNITS = {"trained": "epochs", "trained by hand": "epochs", _VALIDATION: "of an epoch"}
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,13 @@ def measure(data: Path, size: Size, runs: int) -> Part:
     """Search, search by hand and train bare loops, in turn."""
     part = Part(
         f"Whole search of {size.name}",
-        f"MNIST, {_IMAGES:,} images (4,800 train, 1,200 validate), {size.model}, batch 128, shift_crop; "
+        f"MNIST, {_IMAGES:,} images ({_TRAIN:,} train, 1,200 validate), {size.model}, batch 128, shift_crop; "
         f"{size.samples} trials of up to {size.epochs} epochs, first rung 3; {os.cpu_count()} at a time.",
     )
     rows = [_run(data, size, part) for _ in range(runs)]
     columns = {key: [row[key] for row in rows] for key in rows[0]}
     for what, values in columns.items():
-        part.add(what, "epochs" if what in ("trained", "trained by hand") else "s", values)
+        part.add(what, _UNITS.get(what, "s"), values)
     ratios = [row["floor"] / row["tunekit search"] for row in rows]
     part.compare("share of the floor that the search reaches", statistics.median(ratios), size.wanted)
     if size.by_hand:
@@ -109,6 +111,7 @@ def _account(paths: SearchPaths, started: float, seconds: float) -> dict[str, fl
     """Where the time of the search went."""
     results = [event for event in History.read(paths.history).events if event.kind == "result"]
     of_epochs = [event.metrics["epoch_seconds"] for event in results if event.metrics]
+    of_steps = [_TRAIN / event.metrics["images_per_second"] for event in results if event.metrics]
     begun = min(event.time - took for event, took in zip(results, of_epochs, strict=True))
     ended = max(event.time for event in results)
     return {
@@ -118,6 +121,7 @@ def _account(paths: SearchPaths, started: float, seconds: float) -> dict[str, fl
         "from command to first epoch": begun - started,
         "from last epoch to end": started + seconds - ended,
         "an epoch, in its own time": statistics.fmean(of_epochs),
+        _VALIDATION: 1 - sum(of_steps) / sum(of_epochs),
         "between epochs, for each": ((ended - begun) * (os.cpu_count() or 1) - sum(of_epochs)) / len(results),
     }
 
