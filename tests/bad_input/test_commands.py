@@ -130,7 +130,7 @@ MISTAKES = [
     ((*SEARCH, "--storage", "s3://user:secret@bucket"), "--storage must have no login and no key in it"),
     ((*SEARCH, "--storage", "s3://bucket?secret_key=x"), "--storage must have no login and no key in it"),
     ((*SEARCH, "--storage", "s3://bucket?colour=red"), "Unexpected query parameter in S3 URI: 'colour'"),
-    ((*SEARCH, "--storage", "file/below"), "file/below cannot be written: "),
+    ((*SEARCH, "--storage", "file/below"), "file/below cannot be written from "),
     ((*SEARCH, "--storage", "place", "--disk-budget", "1GB"), "--disk-budget is about the results folder"),
     (
         (*SEARCH, "--storage", "s3://bucket?endpoint_override=127.0.0.1:9&scheme=http&region=x"),

@@ -21,12 +21,14 @@ from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, NetworkCost, disk_need, estimate
 from tunekit.tuning.failure_watch import FailureWatch
 from tunekit.tuning.policy import SCHEDULERS, SearchPolicy, Suggestion
-from tunekit.tuning.ray_session import Machine, check_shares, divide, for_more_trials, room_on
+from tunekit.tuning.ray_session import Machine, check_shares
+from tunekit.tuning.resources import Room, divide, for_more_trials
 from tunekit.tuning.search_work import Preparation
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.study_export import export_study
 
 SPACE = SearchSpace.from_dict({"space": {"optim.lr": {"low": 0.1, "high": 1.0}}})
+ROOM = Room(divide([{"CPU": 1.0}], 1), list)
 RESULT = {
     "epoch": 1,
     "val_accuracy": 0.5,
@@ -178,26 +180,54 @@ def test_a_preparation_is_made_once_and_waited_for() -> None:
 
 
 def test_no_trial_is_proposed_before_there_is_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, room = [0.0], [1]
-    monkeypatch.setattr("tunekit.tuning.adapters.time.monotonic", lambda: now[0])
-    searcher = PolicySearcher(desk(samples=3), lambda: room[0])
-    assert searcher.suggest("a")
-    assert searcher.suggest("b") is None
-    room[0] = 2  # a node joined
-    assert searcher.suggest("b") is None  # the cluster is looked at once a second
-    now[0] = 1.5
-    assert searcher.suggest("b")
+    now, nodes = [0.0], [{"CPU": 1.0}]
+    monkeypatch.setattr("tunekit.tuning.resources.time.monotonic", lambda: now[0])
+    room = Room(divide(nodes, 9, may_grow=True), lambda: nodes)
+    searcher = PolicySearcher(desk(samples=4), room)
+    assert [bool(searcher.suggest(trial)) for trial in "ab"] == [True, True]  # one waits for a node
     assert searcher.suggest("c") is None
-    searcher.on_trial_complete("a")
+    nodes.append({"CPU": 1.0})
+    assert searcher.suggest("c") is None  # the cluster is looked at once a second
+    now[0] = 1.5
     assert searcher.suggest("c")
+    assert searcher.suggest("d") is None
+    searcher.on_trial_complete("a")
+    assert searcher.suggest("d")
 
 
 def test_ray_never_pickles_the_search_into_its_snapshots() -> None:
     import pickle
 
     trials = desk()
-    for adapter in (PolicySearcher(trials, lambda: 1), PolicyScheduler(trials)):
+    for adapter in (PolicySearcher(trials, ROOM), PolicyScheduler(trials, ROOM)):
         assert b"TrialDesk" not in pickle.dumps(adapter)
+
+
+def test_a_free_process_takes_the_oldest_trial_for_which_none_is_being_started() -> None:
+    from ray.tune.experiment import Trial as RayTrial
+
+    nodes = [{"CPU": 3.0}]
+    scheduler = PolicyScheduler(desk(), Room(divide(nodes, 9, may_grow=True), lambda: nodes))
+    trials = [RayTrial("trainable", stub=True) for _ in range(6)]
+
+    def chosen() -> int | None:
+        found = scheduler.choose_trial_to_run(None)
+        return None if found is None else trials.index(found)
+
+    for trial in trials[:4]:
+        scheduler.on_trial_add(None, trial)
+    trials[0].set_status(RayTrial.RUNNING)  # processes for 1 and 2 are being started, 3 waits for a node
+    trials[0].set_status(RayTrial.TERMINATED)
+    scheduler.on_trial_add(None, trials[4])
+    assert chosen() == 3  # before 4, which came later
+    trials[3].set_status(RayTrial.RUNNING)
+    trials[1].set_status(RayTrial.RUNNING)
+    trials[1].set_status(RayTrial.TERMINATED)
+    assert chosen() == 4
+    trials[4].set_status(RayTrial.RUNNING)
+    assert chosen() == 2  # nothing else waits
+    trials[2].set_status(RayTrial.RUNNING)
+    assert chosen() is None
 
 
 def test_an_ended_trial_leaves_no_metrics_in_ray() -> None:
@@ -206,7 +236,7 @@ def test_an_ended_trial_leaves_no_metrics_in_ray() -> None:
     trial = RayTrial("trainable", stub=True)
     trial.update_last_result(dict(RESULT))
     assert "val_accuracy" in trial.get_json_state()[1].partition("metric_analysis")[2]
-    PolicyScheduler(desk()).on_trial_complete(None, trial, {})
+    PolicyScheduler(desk(), ROOM).on_trial_complete(None, trial, {})
     assert trial.metric_analysis == trial.metric_n_steps == {}
     assert "val_accuracy" not in trial.get_json_state()[1].partition("metric_analysis")[2]
 
@@ -439,12 +469,13 @@ def test_an_extension_may_use_the_whole_cluster() -> None:
     nodes = [{"CPU": 64.0, "GPU": 8.0}, {"CPU": 32.0, "GPU": 4.0}, {"CPU": 16.0}]
     few = divide(nodes, 3, may_grow=True)
     assert (few.slots, few.cpus_per_trial, few.gpus_per_trial) == (3, 8, 1)  # of 3 trials none takes more
-    assert room_on(nodes, few) == 3
+    assert Room(few, lambda: nodes).trials == 3
     extended = for_more_trials(nodes, few, 10**6)
-    assert room_on(nodes, extended) == 12 + 3  # a trial a GPU, and some that wait so that nodes come
-    assert room_on([*nodes, {"CPU": 64.0, "GPU": 8.0}], extended) == 20 + 5
+    room = Room(extended, lambda: nodes)
+    assert (room.slots, room.trials) == (12, 12 + 3)  # a trial a GPU, and some that wait so that nodes come
+    assert Room(extended, lambda: [*nodes, {"CPU": 64.0, "GPU": 8.0}]).trials == 20 + 5
     shared = for_more_trials(nodes, divide(nodes, 3, gpus_per_trial=0.25, may_grow=True), 10**6)
-    assert (shared.cpus_per_trial, room_on(nodes, shared)) == (2, 48 + 12)
+    assert (shared.cpus_per_trial, Room(shared, lambda: nodes).trials) == (2, 48 + 12)
 
 
 def test_an_extension_may_use_the_whole_machine() -> None:

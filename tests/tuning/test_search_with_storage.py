@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_a_storage_that_goes_away_stops_the_search_and_a_resume_goes_on(
     outcome = run_search(paths, Unplugging(server), machine=ONE)
     assert not outcome.finished
     assert outcome.problem is not None
-    assert outcome.problem.startswith(f"storage {server.uri} cannot be written: ")
+    assert outcome.problem.startswith(f"storage {server.uri} cannot be written from {platform.node()}: ")
     server.start()
     again = run_search(paths, QuietView(), machine=ONE)
     assert (again.finished, again.problem) == (True, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import stat
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ def test_a_place_that_cannot_be_used_is_one_line(
     (tmp_path / "file").touch()
     with pytest.raises(StorageError) as error:
         Storage(there, "search", str(tmp_path)).push(tmp_path / "file")
-    assert str(error.value).startswith(f"storage {there} cannot be written: ")
+    assert str(error.value).startswith(f"storage {there} cannot be written from {platform.node()}: ")
     assert "\n" not in str(error.value)
 
 
@@ -307,7 +308,7 @@ def test_images_that_arrive_damaged_are_refused(
 
 def check_problem(result: dict[str, Any], uri: str) -> None:
     assert list(result) == ["problem"]
-    assert result["problem"].startswith(f"storage {uri} cannot be written: ")
+    assert result["problem"].startswith(f"storage {uri} cannot be written from {platform.node()}: ")
     assert "\n" not in result["problem"]
 
 

@@ -27,7 +27,8 @@ from tunekit.tuning.checkpoints import checkpoints_of
 from tunekit.tuning.estimate import DiskNeed, Estimate, disk_need, estimate
 from tunekit.tuning.progress import View
 from tunekit.tuning.provision import first_weights_file
-from tunekit.tuning.ray_session import Machine, Resources
+from tunekit.tuning.ray_session import Machine
+from tunekit.tuning.resources import Resources
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.training_on_ray import train_on_ray
 from tunekit.tuning.trial_policy import Suggestion

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,12 +20,12 @@ from tunekit.errors import StorageError
 from tunekit.history import Trial
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.control import Control
+from tunekit.tuning.resources import Room
 from tunekit.tuning.trial_policy import Suggestion, TrialPolicy
 
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3  # how often a trial may be started without getting an epoch further when machines fail it
-_LOOK_EVERY = 1.0  # seconds between two looks at what nodes there are
 _RAY_OUT_OF_MEMORY = ("OutOfMemoryError", "low on memory")  # in the words of its memory monitor
 
 
@@ -174,24 +173,21 @@ class _NotSaved:
 class PolicySearcher(_NotSaved, Searcher):  # type: ignore[misc]
     """Asks the desk for the next trial when there is room for it: a cluster may grow and shrink."""
 
-    def __init__(self, desk: TrialDesk, room: Callable[[], int]) -> None:
+    def __init__(self, desk: TrialDesk, room: Room) -> None:
         """
         Args:
             desk: hands out trials.
-            room: says how many trials may have begun and not ended; asked at most once a second.
+            room: says how many trials may have begun and not ended.
         """
         super().__init__()
         self._desk = desk
-        self._ask_room = room
+        self._room = room
         self._begun: set[str] = set()  # and not ended
-        self._room, self._looked = 0, -math.inf
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._desk.finished:
             return str(Searcher.FINISHED)
-        if time.monotonic() - self._looked > _LOOK_EVERY:
-            self._room, self._looked = self._ask_room(), time.monotonic()
-        if len(self._begun) >= self._room:
+        if len(self._begun) >= self._room.trials:
             return None
         assignment = self._desk.hand_out(trial_id)
         if assignment is None:
@@ -218,9 +214,30 @@ class PolicyScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
     The only door for results: Ray tells the searcher nothing of the result that stops a trial.
     """
 
-    def __init__(self, desk: TrialDesk) -> None:
+    def __init__(self, desk: TrialDesk, room: Room) -> None:
+        """
+        Args:
+            desk: takes results.
+            room: says how many trials can train at the same time.
+        """
         super().__init__()
         self._desk = desk
+        self._room = room
+        self._live: list[RayTrial] = []  # in the order in which they were handed out
+
+    def on_trial_add(self, tune_controller: Any, trial: RayTrial) -> None:
+        self._live.append(trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> RayTrial | None:
+        """The oldest trial for which no process is being started: what a process that is free takes.
+
+        Tune's own choice, the oldest of all, gives it a trial whose process is being started, and ends that
+        one: where trials are shorter than a start, process after process dies so, and few ever train.
+        """
+        self._live = [trial for trial in self._live if not trial.is_finished()]
+        waiting = [trial for trial in self._live if trial.status == RayTrial.PENDING]
+        starting = self._room.slots - (len(self._live) - len(waiting)) - 1
+        return waiting[min(max(starting, 0), len(waiting) - 1)] if waiting else None
 
     def on_trial_result(self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]) -> str:
         goes_on = self._desk.take(trial.trial_id, result)

@@ -7,11 +7,11 @@ import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from tunekit.tuning.adapters import DeskStopper, PolicyScheduler, PolicySearcher, TrialDesk
-from tunekit.tuning.ray_session import Resources, room_now
+from tunekit.tuning.ray_session import nodes_there
+from tunekit.tuning.resources import Resources, Room
 from tunekit.tuning.trainable import RecipeTrainable
 
 
@@ -50,12 +50,13 @@ def run_trials(
 def _fit(desk: TrialDesk, stopper: DeskStopper, resources: Resources, folder: Path, trainable: type) -> None:
     from ray import tune
 
+    room = Room(resources, nodes_there)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}),
         # No metric: Tune would end the search at the first failed recipe, whose result has none.
         tune_config=tune.TuneConfig(
-            search_alg=PolicySearcher(desk, partial(room_now, resources)),
-            scheduler=PolicyScheduler(desk),
+            search_alg=PolicySearcher(desk, room),
+            scheduler=PolicyScheduler(desk, room),
             num_samples=-1,  # the searcher says when it is over
             max_concurrent_trials=resources.most_at_once,
             reuse_actors=True,

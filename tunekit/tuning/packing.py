@@ -21,7 +21,7 @@ from tunekit.errors import TunekitError
 from tunekit.recipe import Recipe, Value
 from tunekit.space import SearchSpace
 from tunekit.tuning.progress import size
-from tunekit.tuning.ray_session import Node
+from tunekit.tuning.resources import Node
 
 MEASURED_WITHIN = 60.0  # seconds
 _WINDOW = 3.0  # seconds in which trials train side by side

@@ -10,14 +10,15 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tunekit.errors import ResourceError
 from tunekit.tracking.server import login_withheld
 from tunekit.tuning.assignment import GpuShare
+from tunekit.tuning.resources import Node, Resources, check_share, divide
 
 _LISTENS_WITHIN = 5.0  # seconds
 
@@ -31,24 +32,6 @@ class Machine:
     cpus: int | None = None
     gpus: int | None = None
     address: str | None = None  # of a Ray cluster to join ("auto": this node's); None for a Ray of our own
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What trials get, and how many run at a time."""
-
-    cpus: float  # of the machine or cluster
-    gpus: float
-    cpus_per_trial: float
-    gpus_per_trial: float
-    slots: int  # trials at a time, on the nodes that are there
-    most_at_once: int  # trials at a time if nodes come
-    may_grow: bool = False  # whether nodes may come
-
-    def words(self) -> str:
-        """`2 at a time with 1 CPU each`."""
-        gpus = f" and {self.gpus_per_trial:g} GPU" if self.gpus_per_trial else ""
-        return f"{self.slots} at a time with {self.cpus_per_trial:g} CPU{gpus} each"
 
 
 @contextmanager
@@ -174,9 +157,6 @@ def _logs_to(file: Path) -> Iterator[None]:
         handler.close()
 
 
-Node = Mapping[str, float]  # what a node has, by Ray's names: "CPU", "GPU"
-
-
 def plan_resources(
     samples: int, cpus_per_trial: float | None, gpus_per_trial: float | None, may_grow: bool
 ) -> Resources:
@@ -195,81 +175,6 @@ def nodes_there() -> list[Node]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def divide(
-    nodes: Sequence[Node],
-    samples: int,
-    cpus_per_trial: float | None = None,
-    gpus_per_trial: float | None = None,
-    may_grow: bool = False,
-) -> Resources:
-    """Divide nodes among trials, each of which runs on one node.
-
-    Args:
-        nodes: those that are there.
-        samples: trials to run.
-        cpus_per_trial: None for an even share of a node's CPUs for each trial that its GPUs take, or one
-            CPU where there is no GPU.
-        gpus_per_trial: None for one where there are GPUs.
-        may_grow: whether nodes may still come: then trials may wait for them.
-    Raises:
-        ResourceError: if no node can take a trial, and none may come.
-    """
-    with_gpus = [node for node in nodes if node.get("GPU", 0) > 0]
-    gpus = (1.0 if with_gpus else 0.0) if gpus_per_trial is None else gpus_per_trial
-    cpus = _cpu_share(with_gpus, gpus) if cpus_per_trial is None else cpus_per_trial
-    if not may_grow:
-        _check_share("--gpus-per-trial", gpus, max(node.get("GPU", 0) for node in nodes), "GPU")
-        _check_share("--cpus-per-trial", cpus, max(node.get("CPU", 0) for node in nodes), "CPU")
-    slots = min(samples, sum(_trials_on(node, cpus, gpus, samples) for node in nodes))
-    return Resources(
-        cpus=sum(node.get("CPU", 0) for node in nodes),
-        gpus=sum(node.get("GPU", 0) for node in nodes),
-        cpus_per_trial=cpus,
-        gpus_per_trial=gpus,
-        slots=max(slots, 1),
-        most_at_once=samples if may_grow else max(slots, 1),
-        may_grow=may_grow,
-    )
-
-
-def room_now(resources: Resources) -> int:
-    """How many trials may have begun and not ended: in a cluster those that its nodes take now, and a
-    quarter more that wait, so that it has a reason to grow. What is proposed later knows more results.
-    """
-    return room_on(nodes_there(), resources) if resources.may_grow else resources.most_at_once
-
-
-def room_on(nodes: Sequence[Node], resources: Resources) -> int:
-    """The same for these nodes of a cluster."""
-    most, cpus, gpus = resources.most_at_once, resources.cpus_per_trial, resources.gpus_per_trial
-    running = divide(nodes, most, cpus, gpus, may_grow=True).slots
-    return min(most, running + max(1, running // 4))
-
-
-def for_more_trials(nodes: Sequence[Node], resources: Resources, trials: int) -> Resources:
-    """The same shares with room for so many trials: those that are asked for later may run on what so few
-    as now leave idle."""
-    cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
-    most = divide(nodes, trials, cpus, gpus, resources.may_grow).most_at_once
-    return replace(resources, most_at_once=most)
-
-
-def _cpu_share(with_gpus: Sequence[Node], gpus_per_trial: float) -> float:
-    """An even share on the node that has the fewest CPUs for each trial. However few trials there are:
-    more may be asked for, and would find the CPUs taken and GPUs idle.
-    """
-    if not (with_gpus and gpus_per_trial):
-        return 1.0
-    trials = [(node, int(node["GPU"] / gpus_per_trial + 1e-9)) for node in with_gpus]
-    return float(min((max(1, int(node.get("CPU", 0) / count)) for node, count in trials if count), default=1))
-
-
-def _trials_on(node: Node, cpus: float, gpus: float, most: int) -> int:
-    """How many trials a node can take at the same time."""
-    shares = ((node.get("CPU", 0), cpus), (node.get("GPU", 0), gpus))
-    return min([most, *(int(total / share + 1e-9) for total, share in shares if share)])
-
-
 def check_shares(cpus_per_trial: float | None, gpus_per_trial: GpuShare | None, machine: Machine) -> None:
     """Check, before Ray starts and anything is written, that a trial fits this machine, or that somebody
     listens where a cluster is to be joined. An automatic share fits every machine.
@@ -282,17 +187,11 @@ def check_shares(cpus_per_trial: float | None, gpus_per_trial: GpuShare | None, 
         return  # its nodes are known when it was joined, and more may come
     if cpus_per_trial:
         cpus = machine.cpus if machine.cpus is not None else os.cpu_count() or 1
-        _check_share("--cpus-per-trial", cpus_per_trial, cpus, "CPU")
+        check_share("--cpus-per-trial", cpus_per_trial, cpus, "CPU")
     if gpus_per_trial and not isinstance(gpus_per_trial, str):
         if machine.gpus is None:
             import torch  # costs seconds: only for who asks for GPUs
 
-            _check_share("--gpus-per-trial", gpus_per_trial, torch.cuda.device_count(), "GPU")
+            check_share("--gpus-per-trial", gpus_per_trial, torch.cuda.device_count(), "GPU")
         else:
-            _check_share("--gpus-per-trial", gpus_per_trial, machine.gpus, "GPU")
-
-
-def _check_share(option: str, share: float, total: float, what: str) -> None:
-    if share > total:
-        have = f"there are {total:g} {what}s here" if total else f"there is no {what} here"
-        raise ResourceError(f"{option} {share:g}: {have}")
+            check_share("--gpus-per-trial", gpus_per_trial, machine.gpus, "GPU")

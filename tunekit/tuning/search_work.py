@@ -19,7 +19,7 @@ from tunekit.tuning.packing import heaviest_recipes
 from tunekit.tuning.policy import SearchPolicy, Suggestion, recipe_of
 from tunekit.tuning.progress import size, trial_name
 from tunekit.tuning.provision import first_weights_file
-from tunekit.tuning.ray_session import Resources
+from tunekit.tuning.resources import Resources
 from tunekit.tuning.settings import SearchSettings
 
 

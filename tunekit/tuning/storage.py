@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 from collections.abc import Iterator
@@ -165,11 +166,11 @@ def _copy(source: Any, name: str, target: Any, to: str) -> None:
 
 @contextmanager
 def _said(uri: str, what: str) -> Iterator[None]:
-    """Whatever pyarrow raises inside the block is one line."""
+    """Whatever pyarrow raises inside the block is one line, which names this node: others may reach it."""
     from pyarrow import ArrowException
 
     try:
         yield
     except (OSError, ArrowException) as error:
         reason = " ".join(str(error).split())[:_LONGEST_REASON]
-        raise StorageError(f"storage {uri} cannot be {what}: {reason}") from None
+        raise StorageError(f"storage {uri} cannot be {what} from {platform.node()}: {reason}") from None

@@ -17,14 +17,8 @@ from tunekit.tuning.control_file import MOST_SAMPLES
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, NetworkCost
 from tunekit.tuning.packing import Load, Rehearsals, decide, most_on_a_gpu
 from tunekit.tuning.progress import View, duration, size
-from tunekit.tuning.ray_session import (
-    Machine,
-    Resources,
-    for_more_trials,
-    nodes_there,
-    plan_resources,
-    ray_session,
-)
+from tunekit.tuning.ray_session import Machine, nodes_there, plan_resources, ray_session
+from tunekit.tuning.resources import Resources, for_more_trials
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.storage import Storage
 from tunekit.tuning.stored_search import push_inputs, storage_of

@@ -10,7 +10,7 @@ from tunekit.recipe import Recipe
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.estimate import DiskNeed, Estimate
 from tunekit.tuning.progress import Watched
-from tunekit.tuning.ray_session import Resources
+from tunekit.tuning.resources import Resources
 from tunekit.tuning.trial_policy import Suggestion, TrialPolicy
 
 
