@@ -350,7 +350,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except Exception as error:
         full = os.strerror(errno.ENOSPC)
         if isinstance(error, OSError):
-            error.filename = error.filename or str(path)  # a write to an open file does not say where
+            if error.errno is not None:  # else its words would be lost with it: those of an object store
+                error.filename = error.filename or str(path)  # a write to an open file does not say where
             raise
         if not (full in str(error) or _is_full(path.parent)):
             raise

@@ -122,6 +122,15 @@ class Machine:
         """Take its cable out: its processes go on, and nobody hears of them."""
         self._network.switch.run(f"ip link set {self._port} down")
 
+    def lose_packets_to(self, other: Machine) -> None:
+        """All that is sent to another machine gets lost on the way, as behind a firewall that drops it."""
+        nobody = "02:00:00:00:00:99"
+        self.namespace.run(f"ip neigh replace {other.address} lladdr {nobody} dev cable nud permanent")
+
+    def lose_no_packets_to(self, other: Machine) -> None:
+        """The other machine is reached again."""
+        self.namespace.run(f"ip neigh del {other.address} dev cable")
+
     def connect(self) -> None:
         """Put its cable in again."""
         self._network.switch.run(f"ip link set {self._port} up")

@@ -93,6 +93,12 @@ def test_a_place_that_cannot_be_used_is_one_line(
     assert "\n" not in str(error.value)
 
 
+def test_why_nothing_can_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    login(monkeypatch)
+    with pytest.raises(StorageError, match=r"cannot be read from .+: When .+ NETWORK_CONNECTION"):
+        Storage(NOBODY, "search", str(tmp_path)).pull(tmp_path / "file")
+
+
 GOOD = [
     "s3://bucket/folder?endpoint_override=store.lab:9000&scheme=https&region=here",
     "gs://bucket",
