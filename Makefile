@@ -18,7 +18,7 @@ test: $(READY)  ## all tests; the ones on CIFAR-10 and MNIST need TUNEKIT_TEST_D
 	nice -n 17 $(BIN)/python -m pytest -n 2 -m "not ray"; others=$$?; \
 	wait $$ray; with_ray=$$?; cat $$log; rm -f $$log; exit $$((others || with_ray))
 
-test-extended: $(READY)  ## several nodes in network namespaces, jobs, live control; 10 minutes, some as root
+test-extended: $(READY)  ## several nodes in network namespaces, jobs, live control; about 20 minutes, some as root
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group jobs
 	$(BIN)/python -m pytest -m extended
 	$(BIN)/python -m pytest tests/tuning/test_remote_job.py -m "not extended"
