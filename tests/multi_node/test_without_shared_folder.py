@@ -18,7 +18,7 @@ from tests.multi_node.lost_node import (
 )
 from tests.multi_node.namespaces import why_not
 from tests.multi_node.nodes import Cluster, Command, cluster, results_on, until
-from tests.tuning.places import login
+from tests.tuning.places import login, on_server
 from tunekit.history import History
 
 _WHY_NOT = why_not()
@@ -56,7 +56,7 @@ class S3Machine:
 
     def __init__(self, made: Cluster) -> None:
         self.machine = made.network.add(())
-        self.uri = f"s3://bucket/searches?endpoint_override={self.machine.address}:{PORT}&scheme=http&region=us-east-1"
+        self.uri = on_server(f"{self.machine.address}:{PORT}")
         with open(made.folder / "s3.log", "w") as log:
             self.machine.start(
                 [sys.executable, "-m", "moto.server", "-H", "0.0.0.0", "-p", str(PORT)], {}, log

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-NOBODY = "s3://bucket/searches?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
+
+def on_server(address: str) -> str:
+    """A folder in the bucket of an S3 server at HOST:PORT; `login` sets the keys."""
+    return f"s3://bucket/searches?endpoint_override={address}&scheme=http&region=us-east-1"
+
+
+NOBODY = on_server("127.0.0.1:9")
 
 
 class S3Server:
@@ -21,9 +27,8 @@ class S3Server:
 
     @property
     def uri(self) -> str:
-        """Of a folder in the bucket; `login` sets the keys."""
-        server = f"endpoint_override=127.0.0.1:{self._port}&scheme=http"
-        return f"s3://bucket/searches?{server}&region=us-east-1"
+        """Of a folder in the bucket."""
+        return on_server(f"127.0.0.1:{self._port}")
 
     def start(self) -> None:
         """Answer, at the same port as before."""
