@@ -73,8 +73,8 @@ class SearchPaths:
 
     @property
     def study(self) -> Path:
-        """An Optuna study exported from the history, for optuna-dashboard (SQLite)."""
-        return self.folder / "study.db"
+        """An Optuna study exported from the history, for optuna-dashboard (Optuna's journal)."""
+        return self.folder / "study.journal"
 
     @property
     def tracked(self) -> Path:

@@ -304,7 +304,7 @@ def test_a_folder_in_place_of_search_json_is_no_search(
 
 
 @pytest.mark.parametrize("command", ["searches", "best", "report"])
-@pytest.mark.parametrize("name", ["tracked.json", "study.db", "search.log", "retrain/notes.txt"])
+@pytest.mark.parametrize("name", ["tracked.json", "study.journal", "search.log", "retrain/notes.txt"])
 def test_what_nobody_needs_may_be_damaged(
     name: str, command: str, refused: Refusal, mine: SearchPaths
 ) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from tests.search_on_disk import lay_down_search
 from tunekit.errors import ResourceError, SearchError
@@ -365,7 +367,7 @@ def test_the_history_can_be_read_as_an_optuna_study(tmp_path: Path) -> None:
     paths = lay_down_search(tmp_path, "mine")
     for _ in range(2):  # a second export replaces the first
         export_study(History.read(paths.history), load_space(paths.space), paths)
-    study = optuna.load_study(study_name="mine", storage=f"sqlite:///{paths.study}")
+    study = optuna.load_study(study_name="mine", storage=JournalStorage(JournalFileBackend(str(paths.study))))
     states = [trial.state.name for trial in study.trials]
     assert states == ["PRUNED", "COMPLETE"]
     assert study.trials[1].intermediate_values == {1: 0.5, 2: 0.75, 3: 0.75}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from tunekit.history import History
@@ -23,6 +25,7 @@ _STATES = {
 def export_study(history: History, space: SearchSpace, paths: SearchPaths) -> None:
     """Write every trial that has ended to a study called like the search; replaces an older export.
 
+    The file is a journal of Optuna's: in its SQLite 400 trials of 10 epochs take 17 s instead of 0.3 s.
     Baselines outside the space's ranges are left out: Optuna takes no such value.
     """
     trials = [
@@ -38,8 +41,6 @@ def export_study(history: History, space: SearchSpace, paths: SearchPaths) -> No
         if trial.status in _STATES and (params := params_in_space(space, trial)) is not None
     ]
     with atomic_write(paths.study) as temporary:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{temporary}")
+        storage = JournalStorage(JournalFileBackend(str(temporary)))
         study = optuna.create_study(study_name=paths.name, storage=storage, direction="maximize")
         study.add_trials(trials)
-        storage.remove_session()
-        storage.engine.dispose()
