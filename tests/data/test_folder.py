@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 
 from tunekit.data.datasets import open_dataset
 from tunekit.data.folder import image_files, read_image, read_images
@@ -164,6 +164,19 @@ def test_shorter_side_fits_and_the_centre_is_kept(tmp_path: Path) -> None:
     wide = Image.new("RGB", (48, 8), RED)
     wide.paste(GREEN, (18, 0, 30, 8))
     assert (packed_pixels(tmp_path / "set", wide) == GREEN).all()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_read_as_if_it_were_decoded_in_full(tmp_path: Path, orientation: int) -> None:
+    """It is decoded at a part of its size, which shows in no pixel."""
+    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((1600, 1200), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "large.jpg", image, quality=95, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(path))
+    expected = np.asarray(ImageOps.fit(upright, (48, 48), Image.Resampling.BILINEAR), dtype=np.int64)
+    assert np.abs(read_image(path, 48, 48, 3) - expected).max() <= 3
 
 
 def test_changed_folder_is_packed_again(photos: Path) -> None:

@@ -23,6 +23,7 @@ from tests.benchmarks.augmentation import one_by_one
 from tests.benchmarks.speed.figures import Part, timed, wait_until_idle
 from tunekit.data.augment import Augment, build_augment
 from tunekit.data.datasets import open_dataset
+from tunekit.data.folder import read_image
 from tunekit.data.pack import Pack
 from tunekit.data.split import make_split
 from tunekit.recipe import AugmentRecipe, Recipe
@@ -57,6 +58,7 @@ def measure(data: Path, runs: int) -> Part:
         ours = part.add("packing 20,000 JPEGs", "s", packing)
         part.add("torchvision ImageFolder + Resize, the same images once (from 2,000)", "s", [by_hand])
         part.compare("packing, beside one epoch of ImageFolder", by_hand / ours.median)
+        _large_photo(part, Path(temporary) / "large.jpg", runs)
         again = partial(open_dataset, str(photos), folders[0])
         part.add("opening the pack again", "s", [timed(again)])
         _first_epochs(part, again())
@@ -77,6 +79,24 @@ def _decode_one_by_one(photos: Path) -> None:
     images = datasets.ImageFolder(str(photos), transform=change)
     for place in range(0, _IMAGES, 10):
         images[place]
+
+
+def _large_photo(part: Part, path: Path, runs: int) -> None:
+    """Of 12 megapixels, as a camera makes them."""
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((4000, 3000)).save(path, quality=90)
+    change = transforms.Compose([transforms.Resize(224), transforms.CenterCrop(224)])
+    ours = part.add(
+        "a JPEG of 4000x3000, read at 224x224",
+        "ms",
+        [1000 * timed(lambda: read_image(path, 224, 224, 3)) for _ in range(runs)],
+    )
+    theirs = part.add(
+        "torchvision, Resize + CenterCrop",
+        "ms",
+        [1000 * timed(lambda: change(Image.open(path).convert("RGB"))) for _ in range(runs)],
+    )
+    part.compare("reading a large photo, beside torchvision", theirs.median / ours.median)
 
 
 def _first_epochs(part: Part, pack: Pack) -> None:

@@ -61,7 +61,7 @@ def _peaks(data: Path, at_once: int) -> dict[str, float]:
             time.sleep(45)
             driver = psutil.Process(search.pid)
             others = driver.children(recursive=True)
-            workers = [process for process in others if "RecipeTrainable" in " ".join(process.cmdline())]
+            workers = [process for process in others if "Trainable" in " ".join(process.cmdline())]
             assert len(workers) == at_once, f"{len(workers)} trials run"
             return {
                 "workers": _megabytes(workers),

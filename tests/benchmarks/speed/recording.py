@@ -43,9 +43,7 @@ def measure(_data: Path, runs: int) -> Part:
     found: dict[str, list[float]] = {kind: [] for kind in _KINDS}
     for _ in range(runs):
         for kind in _KINDS:
-            command = [sys.executable, "-m", __name__, kind]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            found[kind].append(1000 * float(json.loads(done.stdout.splitlines()[-1])))
+            found[kind].append(1000 * _seconds_a_result(kind))
     medians = {kind: part.add(kind, "ms a result", values).median for kind, values in found.items()}
     ours = medians["tunekit"] - medians["tunekit, nothing recorded"]
     theirs = medians["Ray Tune, MLflowLoggerCallback"] - medians["Ray Tune, nothing recorded"]
@@ -54,6 +52,13 @@ def measure(_data: Path, runs: int) -> Part:
     part.add(f"share of the loop's time, {_AT_ONCE} trials with epochs of {_EPOCH:g} s", "%", [100 * lost])
     part.compare("2 % / that share", 0.02 / max(lost, 1e-9), 1.0)
     return part
+
+
+def _seconds_a_result(kind: str) -> float:
+    done = subprocess.run([sys.executable, "-m", __name__, kind], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{kind}: {done.stderr}")
+    return float(json.loads(done.stdout.splitlines()[-1]))
 
 
 def _ours(recorded: bool) -> float:
