@@ -224,9 +224,14 @@ class PolicyScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
         self._desk = desk
         self._room = room
         self._live: list[RayTrial] = []  # in the order in which they were handed out
+        self._resources: dict[Any, Any] = {}  # what trials ask Ray for, each once
 
     def on_trial_add(self, tune_controller: Any, trial: RayTrial) -> None:
         self._live.append(trial)
+        # Tune makes one for each trial, all the same.
+        trial.placement_group_factory = self._resources.setdefault(
+            trial.placement_group_factory, trial.placement_group_factory
+        )
 
     def choose_trial_to_run(self, tune_controller: Any) -> RayTrial | None:
         """The oldest trial for which no process is being started: what a process that is free takes.
@@ -244,7 +249,9 @@ class PolicyScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]) -> None:
-        """Forget an ended trial's metrics: Tune keeps its trials to the end, and the history has them."""
+        """Empty an ended trial: Tune keeps its trials to the end, and the history has what was in them."""
+        trial.config.clear()
+        trial.evaluated_params.clear()
         trial.metric_analysis.clear()
         trial.metric_n_steps.clear()
         trial.run_metadata.invalidate_cache()
