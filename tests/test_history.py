@@ -43,6 +43,15 @@ def test_what_is_read_back_is_what_was_written(tmp_path: Path) -> None:
     assert again.trials == history.trials
 
 
+def test_numbers_of_an_epoch_are_a_mapping_like_any_other() -> None:
+    told = {"train_loss": 0.25, "epoch_seconds": 3.0}
+    metrics = Event("result", 0, epoch=1, value=0.5, metrics=told).metrics
+    assert metrics == told and {**metrics} == told and list(metrics) == list(told) and len(metrics) == 2
+    assert metrics.get("val_loss") is None and "val_loss" not in metrics
+    with pytest.raises(KeyError, match="val_loss"):
+        metrics["val_loss"]
+
+
 def test_each_event_is_on_disk_before_append_returns(tmp_path: Path) -> None:
     history = filled(tmp_path / "history.jsonl")
     assert len(History.read(tmp_path / "history.jsonl").events) == len(history.events)

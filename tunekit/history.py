@@ -405,12 +405,12 @@ _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
 
 
 def _event(fields: Any) -> Event:
+    for name, value in dict(fields).items():
+        if type(value) not in _FIELD_TYPES.get(name, (str,)):
+            raise ValueError(f"{name} cannot be {value!r}")
     event = Event(**fields)
     if event.kind != "result" and event.kind not in _STATUS_AFTER:
         raise ValueError(f"unknown kind {event.kind!r}")
-    for name, value in fields.items():
-        if type(value) not in _FIELD_TYPES.get(name, (str,)):
-            raise ValueError(f"{name} cannot be {value!r}")
     return event
 
 

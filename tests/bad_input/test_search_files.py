@@ -104,6 +104,7 @@ def result(**changes: object) -> Damage:
 
 
 NOT_SETTINGS = "search.json: not the settings of a search ("
+RESULT = '{"kind": "result", "trial": 0, "epoch": 2, "value": 0.5}'
 NO_EVENT = "history.jsonl: line 4 is not an event of a history ("
 NO_RESULT = "opening-1/result.json: not the result of a retraining ("
 NO_OPENINGS = "test_openings.jsonl: not a record of openings ("
@@ -148,6 +149,9 @@ DAMAGED: dict[str, tuple[Damage, str, tuple[str, ...]]] = {
             ('{"kind": "result", "trial": 0, "epoch": 2, "value": NaN}', "epoch 2 of trial 0 has no finite"),
             ('{"kind": "result", "trial": 0, "epoch": 2, "value": "x"}', "value cannot be 'x'"),
             ('{"kind": "stop", "trial": 0, "epoch": 1, "time": "noon"}', "time cannot be 'noon'"),
+            (f'{RESULT[:-1]}, "metrics": [1]}}', "metrics cannot be [1]"),
+            (f'{RESULT[:-1]}, "metrics": {{"val_loss": "x"}}}}', "must be real number"),
+            (f'{RESULT[:-1]}, "metrics": {{"val_loss": 1{"0" * 400}}}}}', "int too large"),
             ('{"kind": "fail", "trial": 0}', "fail of trial 0 has no epoch"),
             ("[" * 100_000, ""),
         )

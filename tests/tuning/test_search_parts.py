@@ -232,15 +232,31 @@ def test_a_free_process_takes_the_oldest_trial_for_which_none_is_being_started()
     assert chosen() is None
 
 
-def test_an_ended_trial_leaves_no_metrics_in_ray() -> None:
+def test_an_ended_trial_leaves_nothing_in_ray() -> None:
     from ray.tune.experiment import Trial as RayTrial
 
-    trial = RayTrial("trainable", stub=True)
-    trial.update_last_result(dict(RESULT))
-    assert "val_accuracy" in trial.get_json_state()[1].partition("metric_analysis")[2]
+    trial = RayTrial("trainable", stub=True, config={"recipe": "mine"}, evaluated_params={"recipe": "mine"})
+    trial.update_last_result({**RESULT, "config": trial.config})
+
+    def kept() -> str:
+        return f"{trial.get_json_state()[1]} {trial.config} {trial.evaluated_params} {trial.last_result}"
+
+    assert "val_accuracy" in kept() and "mine" in kept()
     PolicyScheduler(desk(), ROOM).on_trial_complete(None, trial, {})
-    assert trial.metric_analysis == trial.metric_n_steps == {}
-    assert "val_accuracy" not in trial.get_json_state()[1].partition("metric_analysis")[2]
+    assert "val_accuracy" not in kept() and "mine" not in kept()
+
+
+def test_trials_share_what_they_ask_ray_for() -> None:
+    from ray.tune import PlacementGroupFactory
+    from ray.tune.experiment import Trial as RayTrial
+
+    scheduler = PolicyScheduler(desk(), ROOM)
+    trials = [RayTrial("trainable", stub=True) for _ in range(3)]
+    for trial, cpus in zip(trials, (1.0, 1.0, 2.0), strict=True):
+        trial.placement_group_factory = PlacementGroupFactory([{"CPU": cpus}])
+        scheduler.on_trial_add(None, trial)
+    assert trials[0].placement_group_factory is trials[1].placement_group_factory
+    assert [trial.placement_group_factory.head_cpus for trial in trials] == [1.0, 1.0, 2.0]
 
 
 def test_checkpoints_of_the_best_trials_stay(tmp_path: Path) -> None:

@@ -252,6 +252,7 @@ class PolicyScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
         """Empty an ended trial: Tune keeps its trials to the end, and the history has what was in them."""
         trial.config.clear()
         trial.evaluated_params.clear()
+        trial.run_metadata.last_result = {}
         trial.metric_analysis.clear()
         trial.metric_n_steps.clear()
         trial.run_metadata.invalidate_cache()
