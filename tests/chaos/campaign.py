@@ -123,6 +123,7 @@ def disturb(
     fault.prepare(search)
     try:
         _inject_all(fault, search, wanted.epochs, times, random, row)
+        row.problems += [] if row.injected else ["it ended before anything was injected"]
         row.problems += _go_on_to_the_end(fault, search, times)
         fault.settle(search)
         row.problems += judge(search, wanted, row)

@@ -70,8 +70,9 @@ class PowerCut(Fault):
         # Found before: looking for processes takes longer than writing a file.
         driver = psutil.Process(search.process.pid)
         self._victims = [driver, *driver.children(recursive=True)]
-        wanted = random.choice(("trials", "."))  # a state of a trial, or one of the driver's own files
-        return search.wait_until(lambda: any(_half_files(search.paths.folder / wanted)), pause=0)
+        # A checkpoint, or one of the driver's own files.
+        pattern = random.choice(("trials/*/attempt-*/.*", ".*.????????????????????????????????"))
+        return search.wait_until(lambda: any(_half_files(search.paths.folder, pattern)), pause=0)
 
     def inject(self, search: SearchUnderFault, random: Random) -> list[str]:
         for process in self._victims:
@@ -82,10 +83,12 @@ class PowerCut(Fault):
         return []
 
 
-def _half_files(folder: Path) -> Iterator[Path]:
-    """Files that are being written below `folder` (not deeper than a trial's), by their temporary names."""
-    pattern = "*/.*" if folder.name == "trials" else ".*.????????????????????????????????"
-    return folder.glob(pattern)
+def _half_files(folder: Path, pattern: str) -> Iterator[Path]:
+    """Files that are being written, by their temporary names."""
+    try:
+        yield from folder.glob(pattern)
+    except FileNotFoundError:  # the folder of an attempt that is over now
+        return
 
 
 class CleanStop(Fault):
