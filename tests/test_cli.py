@@ -233,6 +233,15 @@ def test_search_rows_and_best_of_a_search_on_disk(run: Callable[..., Result], tm
         assert run(*words).exit_code == 0
 
 
+def test_a_search_that_was_interrupted_before_its_first_trial_says_so(tmp_path: Path) -> None:
+    from tests.search_on_disk import lay_down_search
+    from tunekit.reporting.leaderboard import summary
+
+    paths = lay_down_search(tmp_path, "mine")
+    paths.history.unlink()
+    assert summary(paths) == "0 trials."
+
+
 def test_what_became_of_the_trials_is_said_with_the_commonest_reason(
     run: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -100,7 +100,7 @@ def summary(paths: SearchPaths) -> str:
     ]
     trials = f"{row['begun']} trial{'s' * (row['begun'] != 1)}"
     trials += f" and {repeats} repeat{'s' * (repeats != 1)}" if repeats else ""
-    line = f"{trials}: {', '.join(fates)}."
+    line = f"{trials}: {', '.join(fates)}." if fates else f"{trials}."
     if row["state"] == "finished" and row["begun"] < row["trials"]:
         line += f" The space has no other recipe, so the search ended before {row['trials']} trials."
     return line
