@@ -52,20 +52,20 @@ _STATUS_AFTER: dict[str, TrialStatus] = {
 }
 
 
-class Figures(Mapping[str, float]):
+class Metrics(Mapping[str, float]):
     """The numbers of an epoch by name, in a third of the memory of a dict: a search holds many thousands."""
 
     __slots__ = ("_names", "_values")
     _known: ClassVar[dict[tuple[str, ...], tuple[str, ...]]] = {}  # the same names are held once
 
-    def __init__(self, figures: Mapping[str, float]) -> None:
+    def __init__(self, metrics: Mapping[str, float]) -> None:
         """
         Raises:
             TypeError, OverflowError: if a value is not a number, or too large for one.
         """
-        names = tuple(figures)
+        names = tuple(metrics)
         self._names = self._known.setdefault(names, names)
-        self._values = array("d", list(figures.values()))
+        self._values = array("d", list(metrics.values()))
 
     def __getitem__(self, name: str) -> float:
         if name not in self._names:
@@ -107,8 +107,8 @@ class Event:
         for name in ("kind", "worker"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, sys.intern(getattr(self, name)))
-        if self.metrics is not None and not isinstance(self.metrics, Figures):
-            object.__setattr__(self, "metrics", Figures(self.metrics))
+        if self.metrics is not None and not isinstance(self.metrics, Metrics):
+            object.__setattr__(self, "metrics", Metrics(self.metrics))
 
     def to_line(self) -> str:
         """The event as one line of JSON, absent fields left out."""
@@ -121,7 +121,7 @@ class Event:
 _EVENT_FIELDS = tuple(field.name for field in dataclasses.fields(Event))
 
 
-_NO_FIGURES = Figures({})
+_NO_METRICS = Metrics({})
 
 
 def node_of(worker: str) -> str:
@@ -341,7 +341,7 @@ class History:
     def _go_on(self, event: Event, trial: Trial) -> None:
         if event.kind == "result":
             assert event.epoch is not None and event.value is not None
-            metrics = _NO_FIGURES if event.metrics is None else event.metrics
+            metrics = _NO_METRICS if event.metrics is None else event.metrics
             trial.results.append(Result(event.epoch, event.value, event.time, metrics, event.worker or ""))
             return
         trial.status = _STATUS_AFTER[event.kind]
