@@ -1,6 +1,7 @@
 """The history survives crashes and adds up to trials."""
 
 import resource
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from tunekit.errors import SearchError, StorageError
 from tunekit.history import Event, History
+from tunekit.recipe import Value
 
 
 def filled(path: Path | None) -> History:
@@ -39,7 +41,7 @@ def test_what_is_read_back_is_what_was_written(tmp_path: Path) -> None:
     history = filled(tmp_path / "history.jsonl")
     history.close()
     again = History.read(tmp_path / "history.jsonl")
-    assert again.events == history.events
+    assert list(again.events) == list(history.events)
     assert again.trials == history.trials
 
 
@@ -161,11 +163,11 @@ def test_events_for_which_there_is_no_room_are_not_added_not_even_in_part(tmp_pa
         pytest.raises(StorageError, match=r"history\.jsonl cannot"),
     ):
         history.append(result, pause)
-    assert history.events == before
+    assert list(history.events) == before
     assert history.trials[2].status == "running"
     history.append(result)
     history.close()
-    assert History.read(tmp_path / "history.jsonl").events == history.events
+    assert list(History.read(tmp_path / "history.jsonl").events) == list(history.events)
 
 
 def test_times_never_fall_whatever_the_clock_does(tmp_path: Path) -> None:
@@ -175,15 +177,42 @@ def test_times_never_fall_whatever_the_clock_does(tmp_path: Path) -> None:
     assert later.events[1].time == later.events[0].time
 
 
-def test_events_share_the_words_that_recur(tmp_path: Path) -> None:
-    history = History(tmp_path / "history.jsonl")
-    history.append(Event("suggest", 0, params={}))
-    for epoch in (1, 2):
-        worker = "".join(["host", ":", "4711"])
-        history.append(Event("result", 0, epoch=epoch, value=0.5, metrics={"val_loss": 1.0}, worker=worker))
-    history.close()
-    for known in (history, History.read(tmp_path / "history.jsonl")):
-        first, second = known.events[1:]
-        assert first.worker is second.worker
-        assert first.metrics is known.trials[0].results[0].metrics
-        assert next(iter(first.metrics or ())) is next(iter(second.metrics or ()))
+def test_events_are_given_as_they_came() -> None:
+    came = [
+        Event("suggest", 0, 1.0, params={"optim.lr": 0.1}),
+        Event("suggest", 1, 2.0, params={"optim.lr": 0.2}, default=True),
+        Event("result", 1, 3.0, epoch=1, value=0.5, metrics={"val_loss": 1.0}, worker="host:4711"),
+        Event("result", 0, 4.0, epoch=2, value=0.25),
+        Event("pause", 0, 5.0, epoch=2),
+        Event("result", 1, 6.0, epoch=2, value=0.75, metrics={"val_loss": 0.5, "train_loss": 0.25}),
+        Event("resume", 0, 7.0),
+    ]
+    history = History(events=came)
+    assert list(history.events) == came
+    assert history.events[-1] == came[-1]
+    assert history.events[2:5] == came[2:5]
+    with pytest.raises(IndexError):
+        history.events[len(came)]
+
+
+def test_a_trial_takes_little_memory() -> None:
+    def run(first: int) -> None:
+        for trial in range(first, first + 100):
+            history.append(Event("suggest", trial, params=params))
+            for epoch in range(1, 11):
+                metrics = {f"metric {number}": epoch + number / 7 for number in range(8)}
+                history.append(
+                    Event("result", trial, epoch=epoch, value=epoch / 11, metrics=metrics, worker="host:4711")
+                )
+            history.append(Event("complete", trial))
+
+    params: dict[str, Value] = {"optim.lr": 0.1}  # shared, so that only the rest is counted
+    history = History()
+    run(0)
+    tracemalloc.start()
+    try:
+        run(100)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / 100 < 3500  # bytes; of which 10 results of 10 numbers are 800

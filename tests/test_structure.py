@@ -20,6 +20,7 @@ ROOMS = [
     "data",
     "space",
     "history",
+    "learning_curve",
     "baselines",
     "recipe",
     "paths",

@@ -11,21 +11,20 @@ import dataclasses
 import json
 import math
 import re
-import sys
 import time
 from array import array
-from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal, overload
 
 from sortedcontainers import SortedList
 
 from tunekit.errors import SearchError, StorageError
+from tunekit.learning_curve import LearningCurve, Result
 from tunekit.paths import append_whole
 from tunekit.recipe import Value
 
@@ -52,36 +51,6 @@ _STATUS_AFTER: dict[str, TrialStatus] = {
 }
 
 
-class Metrics(Mapping[str, float]):
-    """The numbers of an epoch by name, in a third of the memory of a dict: a search holds many thousands."""
-
-    __slots__ = ("_names", "_values")
-    _known: ClassVar[dict[tuple[str, ...], tuple[str, ...]]] = {}  # the same names are held once
-
-    def __init__(self, metrics: Mapping[str, float]) -> None:
-        """
-        Raises:
-            TypeError, OverflowError: if a value is not a number, or too large for one.
-        """
-        names = tuple(metrics)
-        self._names = self._known.setdefault(names, names)
-        self._values = array("d", list(metrics.values()))
-
-    def __getitem__(self, name: str) -> float:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._values[self._names.index(name)]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
-
-
 @dataclass(frozen=True, slots=True)
 class Event:
     """One thing that happened to one trial."""
@@ -102,50 +71,16 @@ class Event:
         None  # True: it trains on the validation images too, its values say nothing
     )
 
-    def __post_init__(self) -> None:
-        """Hundreds of thousands of events lie in memory: they share the words that recur."""
-        for name in ("kind", "worker"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, sys.intern(getattr(self, name)))
-        if self.metrics is not None and not isinstance(self.metrics, Metrics):
-            object.__setattr__(self, "metrics", Metrics(self.metrics))
-
     def to_line(self) -> str:
         """The event as one line of JSON, absent fields left out."""
         fields = {name: value for name in _EVENT_FIELDS if (value := getattr(self, name)) is not None}
-        if self.metrics is not None:
-            fields["metrics"] = dict(self.metrics)
         return json.dumps(fields) + "\n"
 
 
 _EVENT_FIELDS = tuple(field.name for field in dataclasses.fields(Event))
 
 
-_NO_METRICS = Metrics({})
-
-
-def node_of(worker: str) -> str:
-    """The host of a worker that the history names; empty where it names none."""
-    return worker.rpartition(":")[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One finished epoch of a trial."""
-
-    epoch: int  # 1 is the first
-    value: float  # validation accuracy, 0 to 1
-    time: float  # seconds since 1970
-    metrics: Mapping[str, float]
-    worker: str = ""  # host and process; empty where nobody said
-
-    @property
-    def node(self) -> str:
-        """The worker's host; empty where nobody said."""
-        return node_of(self.worker)
-
-
-@dataclass
+@dataclass(slots=True)
 class Trial:
     """What the events of one trial add up to."""
 
@@ -157,28 +92,22 @@ class Trial:
     repeat_of: int | None = None
     seen_validation: bool = False
     status: TrialStatus = "running"
-    results: list[Result] = field(default_factory=list)
+    results: LearningCurve = field(default_factory=LearningCurve)
     ended: float | None = None
     rung: int | None = None  # the epoch at which it was stopped or paused
     failed_at: int | None = None  # the epoch in which the recipe failed
     reason: str | None = None
     attempts: int = 1  # how often it was handed out: at its start, and each time it went on
-    _best: Result | None = field(default=None, init=False, repr=False, compare=False)
-    _seen: int = field(default=0, init=False, repr=False, compare=False)  # results that `_best` knows
 
     @property
     def epoch(self) -> int:
         """The last finished epoch; 0 before the first."""
-        return self.results[-1].epoch if self.results else 0
+        return self.results.last_epoch
 
     @property
     def best(self) -> Result | None:
         """The first epoch with the highest value."""
-        for result in self.results[self._seen :]:
-            if self._best is None or result.value > self._best.value:
-                self._best = result
-        self._seen = len(self.results)
-        return self._best
+        return self.results.best
 
     @property
     def unfinished(self) -> bool:
@@ -202,9 +131,50 @@ class Trial:
 
     def value_at(self, epoch: int) -> float | None:
         """The value at `epoch`, if that epoch was finished."""
-        place = bisect_left(self.results, epoch, key=lambda result: result.epoch)
-        found = self.results[place : place + 1]
-        return found[0].value if found and found[0].epoch == epoch else None
+        return self.results.value_at(epoch)
+
+
+class EventLog(Sequence[Event]):
+    """The events of a search in their order. Of a result it keeps where it stands: its trial has the rest."""
+
+    def __init__(self, trials: Mapping[int, Trial]) -> None:
+        self._trials = trials
+        self._others: list[Event] = []
+        self._places = array("q")  # of each event: of a result in its trial, else -1 - that in `_others`
+        self._trial_of = array("q")
+
+    def append(self, event: Event) -> None:
+        """Add an event that its trial has taken in already."""
+        if event.kind != "result":
+            self._others.append(event)
+        self._trial_of.append(event.trial)
+        self._places.append(
+            len(self._trials[event.trial].results) - 1 if event.kind == "result" else -len(self._others)
+        )
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> Event: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Event]: ...
+    def __getitem__(self, place: int | slice) -> Event | list[Event]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        number, trial = self._places[place], self._trial_of[place]
+        if number < 0:
+            return self._others[-1 - number]
+        result = self._trials[trial].results[number]
+        return Event(
+            "result",
+            trial,
+            result.time,
+            result.epoch,
+            result.value,
+            metrics=result.metrics or None,
+            worker=result.worker or None,
+        )
 
 
 class History:
@@ -212,8 +182,8 @@ class History:
 
     def __init__(self, path: Path | None = None, events: Iterable[Event] = ()) -> None:
         self.path = path
-        self.events: list[Event] = []
         self.trials: dict[int, Trial] = {}
+        self.events = EventLog(self.trials)
         self.recipes: list[Trial] = []  # the trials that are no repeats, in their order
         self.running: set[int] = set()  # trials that are being trained
         self._repeats: dict[int, list[Trial]] = defaultdict(list)  # by the first trial of their recipe
@@ -221,6 +191,7 @@ class History:
         self._standing_of: dict[int, _Standing] = {}  # by trial
         self._file: FileIO | None = None
         self._opened = time.time(), time.monotonic()
+        self._latest = 0.0  # the time of the last event
         self._listeners: list[Callable[[Event], None]] = []
         for event in events:
             self._take(event)
@@ -303,8 +274,7 @@ class History:
     def _now(self) -> float:
         """Seconds since 1970 by the clock as it was in the beginning: later jumps of it do not count."""
         wall, steady = self._opened
-        latest = self.events[-1].time if self.events else 0.0
-        return max(latest, wall + time.monotonic() - steady)
+        return max(self._latest, wall + time.monotonic() - steady)
 
     def _write(self, path: Path, lines: bytes) -> None:
         try:
@@ -314,13 +284,14 @@ class History:
             raise StorageError(f"{path} cannot be written: {error.strerror}") from None
 
     def _take(self, event: Event) -> None:
-        self.events.append(event)
         if event.kind == "suggest":
             assert event.trial not in self.trials and event.params is not None
             self._begin(event, event.params)
         else:
             self._go_on(event, self.trials[event.trial])
         trial = self.trials[event.trial]
+        self.events.append(event)
+        self._latest = event.time
         if trial.unfinished:
             self.running.add(trial.id)
         else:
@@ -341,8 +312,8 @@ class History:
     def _go_on(self, event: Event, trial: Trial) -> None:
         if event.kind == "result":
             assert event.epoch is not None and event.value is not None
-            metrics = _NO_METRICS if event.metrics is None else event.metrics
-            trial.results.append(Result(event.epoch, event.value, event.time, metrics, event.worker or ""))
+            metrics, worker = event.metrics or {}, event.worker or ""
+            trial.results.append(Result(event.epoch, event.value, event.time, metrics, worker))
             return
         trial.status = _STATUS_AFTER[event.kind]
         trial.attempts += event.kind == "resume"
@@ -404,11 +375,19 @@ _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 
+_LAST_EPOCH = 2**31 - 1  # that a learning curve takes
+
+
 def _event(fields: Any) -> Event:
     for name, value in dict(fields).items():
         if type(value) not in _FIELD_TYPES.get(name, (str,)):
             raise ValueError(f"{name} cannot be {value!r}")
     event = Event(**fields)
+    array(
+        "d", [event.value or 0.0, event.time, *(event.metrics or {}).values()]
+    )  # raises if one is no number
+    if not 0 <= (event.epoch or 0) <= _LAST_EPOCH:
+        raise ValueError(f"epoch cannot be {event.epoch}")
     if event.kind != "result" and event.kind not in _STATUS_AFTER:
         raise ValueError(f"unknown kind {event.kind!r}")
     return event

@@ -175,7 +175,7 @@ def test_refitted_networks_saw_all_images_and_are_not_chosen_by_validation(
     before = trained(search)
     result = result_of(retrain(search, Request(top_k=1, seeds=2, refit=True), QuietView()))
     history = trained(search)
-    assert history.events[: len(before.events)] == before.events
+    assert history.events[: len(before.events)] == list(before.events)
     refitted = [trial for trial in history.trials if trial not in before.trials]
     assert len(refitted) == 2
     assert [row["part"] for row in result["test"]][:2] == ["train+val", "train"]
@@ -212,7 +212,7 @@ def test_a_kill_loses_no_training_on_real_photos(drive: Callable[..., Driver], t
     code, output = drive(*command).wait()
     assert code == 0, output
     after = trained(paths)
-    assert after.events[: len(before.events)] == before.events
+    assert after.events[: len(before.events)] == list(before.events)
     assert [[result.epoch for result in trial.results] for trial in after.trials.values()] == [
         [1, 2, 3, 4, 5, 6]
     ] * 3

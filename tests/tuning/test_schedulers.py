@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Set
 
 import pytest
 
-from tunekit.history import Event, Result, Trial, TrialStatus
+from tunekit.history import Event, Trial, TrialStatus
+from tunekit.learning_curve import LearningCurve, Result
 from tunekit.tuning.board import Board, Rung
 from tunekit.tuning.schedulers import (
     SCHEDULERS,
@@ -22,7 +23,7 @@ from tunekit.tuning.schedulers import (
 
 
 def trial(number: int, *values: float, failed_at: int | None = None, paused_at: int | None = None) -> Trial:
-    results = [Result(epoch, value, 0.0, {}) for epoch, value in enumerate(values, start=1)]
+    results = LearningCurve(Result(epoch, value, 0.0) for epoch, value in enumerate(values, start=1))
     status: TrialStatus = "failed" if failed_at else "paused" if paused_at else "running"
     return Trial(number, {}, 0.0, status=status, results=results, failed_at=failed_at, rung=paused_at)
 

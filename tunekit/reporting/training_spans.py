@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tunekit.history import Trial, node_of
+from tunekit.history import Trial
+from tunekit.learning_curve import node_of
 
 _LATE = 1.0  # seconds by which a result may come late, and its training seem to overlap the next
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tests.benchmarks.speed.figures import Part, timed, wait_until_idle
 from tunekit.data.datasets import open_dataset
-from tunekit.history import History, Result
+from tunekit.history import History
+from tunekit.learning_curve import Result
 from tunekit.models.build import build_model
 from tunekit.paths import search_paths
 from tunekit.recipe import Recipe
