@@ -195,6 +195,18 @@ def test_events_are_given_as_they_came() -> None:
         history.events[len(came)]
 
 
+def test_trials_since_an_event_are_given_as_they_are_now() -> None:
+    history = filled(None)
+    assert [trial.id for trial in history.trials_since(0)] == [0, 1, 2]
+    given = list(history.trials_since(6))
+    assert [trial.id for trial in given] == [1, 2]
+    assert given == [history.trials[1], history.trials[2]]
+    history.append(Event("result", 2, epoch=1, value=0.5), Event("stop", 2, epoch=1))
+    assert given[1].status == "running" and not given[1].results
+    assert [trial.id for trial in history.trials_since(8)] == [2]
+    assert list(history.trials_since(10)) == []
+
+
 def test_a_trial_takes_little_memory() -> None:
     def run(first: int) -> None:
         for trial in range(first, first + 100):

@@ -57,6 +57,16 @@ def test_a_metric_that_is_no_number_is_not_taken_not_even_in_part(metric: object
     assert list(curve) == RESULTS
 
 
+def test_a_copy_stays_as_it_was() -> None:
+    curve = LearningCurve(RESULTS[:2])
+    copy = curve.copy()
+    curve.append(RESULTS[2])
+    assert list(copy) == RESULTS[:2]
+    copy.append(RESULTS[3])
+    assert list(curve) == RESULTS[:3]
+    assert copy.best == RESULTS[1]
+
+
 def test_the_words_of_results_are_held_once() -> None:
     one = LearningCurve([Result(1, 0.5, 0.0, {"".join(["val_", "loss"]): 1.0}, "".join(["host", ":1"]))])
     two = LearningCurve([Result(1, 0.5, 0.0, {"".join(["val_", "loss"]): 1.0}, "".join(["host", ":1"]))])

@@ -11,10 +11,11 @@ import dataclasses
 import json
 import math
 import re
+import threading
 import time
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -152,6 +153,10 @@ class EventLog(Sequence[Event]):
             len(self._trials[event.trial].results) - 1 if event.kind == "result" else -len(self._others)
         )
 
+    def trials_since(self, place: int) -> list[int]:
+        """The trials of the events from `place` on, each once."""
+        return list(dict.fromkeys(self._trial_of[place:]))
+
     def __len__(self) -> int:
         return len(self._places)
 
@@ -192,6 +197,7 @@ class History:
         self._file: FileIO | None = None
         self._opened = time.time(), time.monotonic()
         self._latest = 0.0  # the time of the last event
+        self._lock = threading.Lock()  # held while a trial changes
         self._listeners: list[Callable[[Event], None]] = []
         for event in events:
             self._take(event)
@@ -226,6 +232,17 @@ class History:
     def subscribe(self, listener: Callable[[Event], None]) -> None:
         """Call `listener` with each event once it is on disk. It must return at once and never raise."""
         self._listeners.append(listener)
+
+    def trials_since(self, place: int) -> Iterator[Trial]:
+        """The trials of the events from `place` on, each once, as it is when it is given.
+
+        For other threads: what is given does not change when more happens.
+        """
+        for trial_id in self.events.trials_since(place):
+            with self._lock:
+                trial = self.trials[trial_id]
+                trial = dataclasses.replace(trial, results=trial.results.copy())
+            yield trial
 
     def close(self) -> None:
         """Close the file; the next `append` opens it again."""
@@ -284,6 +301,10 @@ class History:
             raise StorageError(f"{path} cannot be written: {error.strerror}") from None
 
     def _take(self, event: Event) -> None:
+        with self._lock:
+            self._add_up(event)
+
+    def _add_up(self, event: Event) -> None:
         if event.kind == "suggest":
             assert event.trial not in self.trials and event.params is not None
             self._begin(event, event.params)

@@ -66,6 +66,13 @@ class LearningCurve(Sequence[Result]):
             self._best = len(self)
         self._labels.append(self._known.setdefault(labels, labels))  # last: now other threads see it
 
+    def copy(self) -> LearningCurve:
+        """A curve of its own, with the same results."""
+        other = LearningCurve()
+        other._epochs, other._starts, other._numbers = self._epochs[:], self._starts[:], self._numbers[:]
+        other._labels, other._best = self._labels[:], self._best
+        return other
+
     @property
     def best(self) -> Result | None:
         """The first result with the highest value."""

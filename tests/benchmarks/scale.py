@@ -96,7 +96,9 @@ def main(trials: int, reports: int, sampler: str) -> None:
     history = History(paths.history)
     uri = f"sqlite:///{tracking_database(folder / 'results')}"
     settings = SearchSettings("scale", "none", "resnet", trials, reports, 0, str(folder), uri)
-    tracker = Tracker(paths, asdict(settings), uri, tracking_artifacts(folder / "results"), trial_name)
+    tracker = Tracker(
+        paths, history, asdict(settings), uri, tracking_artifacts(folder / "results"), trial_name
+    )
     progress, keeper = Progress(history, trials), CheckpointKeeper(paths, history, 3)
     for listener in (tracker.record, keeper.event, progress.event):
         history.subscribe(listener)

@@ -143,6 +143,7 @@ class Trainer:
     def _new_tracker(self) -> Tracker:
         return Tracker(
             self.paths,
+            self.history,
             self._shown_in_mlflow(),
             self._settings.tracking_uri,
             tracking_artifacts(self._search.folder.parent),

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,6 +69,7 @@ class Tracker:
     def __init__(
         self,
         paths: SearchPaths,
+        history: History,
         settings: Mapping[str, Any],
         uri: str,
         artifacts: Path | None,
@@ -78,7 +78,8 @@ class Tracker:
     ) -> None:
         """
         Args:
-            paths: of the search; its history may hold events already.
+            paths: of the search.
+            history: of the search; it may hold events already, and more come while the tracker runs.
             settings: what `search.json` holds; `search_id` tells this search from all others, and `note`
                 takes the place of the description that is made from the rest.
             uri: of a tracking server or an SQLite database.
@@ -89,37 +90,28 @@ class Tracker:
         self._paths = paths
         self._uri = uri
         self._open_runs = partial(SearchRuns, paths, settings, uri, artifacts, describe, trial_seed)
-        self._queue: SimpleQueue[Event | None] = SimpleQueue()
+        self._history = history
         self._thread = threading.Thread(target=self._work, name="tunekit-tracker", daemon=True)
         self._wanted = threading.Event()
+        self._news = threading.Event()
         self._closing = threading.Event()
         self._expired = threading.Event()
-        self._recorded = 0  # events that the history has
         self._delivered = 0  # events that MLflow has
         self._end: _End | None = None
         self._error: str | None = None
         # Of the thread alone:
-        self._history = History()
         self._runs: SearchRuns | None = None
         self._written: Counter[int] = Counter()  # results of each trial that MLflow has
         self._ended = False
 
     def start(self) -> None:
-        """Start the thread: it opens MLflow and delivers what is left of earlier sessions.
-
-        Raises:
-            SearchError: if the history is damaged.
-        """
-        self._history = History(events=History.read(self._paths.history).events)
-        self._queue = SimpleQueue()  # what was recorded before now is in the history
-        self._recorded = len(self._history.events)
-        self._delivered = min(tracked(self._paths.tracked).events, self._recorded)
+        """Start the thread: it opens MLflow and delivers what is left of earlier sessions."""
+        self._delivered = min(tracked(self._paths.tracked).events, len(self._history.events))
         self._thread.start()
 
     def record(self, event: Event) -> None:
-        """Take one event that was appended to the history; returns at once."""
-        self._recorded += 1
-        self._queue.put(event)
+        """Note that an event was appended to the history; returns at once."""
+        self._news.set()
         if event.kind == "result":
             self._wanted.set()
 
@@ -141,7 +133,7 @@ class Tracker:
             files: a report and figures to show on its run; those that are not there are left out.
         """
         self._end = _End(outcome, checkpoints, winner, note, files)
-        self._queue.put(None)
+        self._news.set()
 
     def close(self, timeout_s: float) -> TrackerReport:
         """Deliver what is queued, for at most `timeout_s` seconds, and end the thread.
@@ -150,7 +142,7 @@ class Tracker:
         """
         self._closing.set()
         self._wanted.set()
-        self._queue.put(None)
+        self._news.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         self._expired.set()
@@ -159,7 +151,7 @@ class Tracker:
     def report(self) -> TrackerReport:
         """What MLflow does not have now; returns at once."""
         end_is_due = self._end is not None and not self._ended
-        return TrackerReport(self._recorded - self._delivered + end_is_due, self._error)
+        return TrackerReport(len(self._history.events) - self._delivered + end_is_due, self._error)
 
     def __enter__(self) -> Tracker:
         self.start()
@@ -192,20 +184,9 @@ class Tracker:
             if failures:
                 _log.info("MLflow at %s has all events again", masked(self._uri))
             failures = 0
-            if self._closing.is_set() and self._queue.empty():
+            if self._closing.is_set() and not self._news.is_set():
                 return
-            self._take(block=True)
-
-    def _take(self, block: bool) -> None:
-        """Move what is queued into the history, waiting for the first if `block`."""
-        try:
-            while True:
-                event = self._queue.get(block)
-                block = False
-                if event is not None:
-                    self._history.append(event)
-        except Empty:
-            return
+            self._news.wait()
 
     def _wait(self, failures: int) -> None:
         seconds = min(_FIRST_WAIT * 2 ** (failures - 1), _LONGEST_WAIT)
@@ -222,18 +203,17 @@ class Tracker:
     def _deliver(self) -> None:
         """Write everything that is waiting. What failed half-way is written again by the next call."""
         runs = self._runs = self._runs or self._open()
-        self._take(block=False)
-        events = self._history.events
-        if len(events) > self._delivered:
-            for trial_id in dict.fromkeys(event.trial for event in events[self._delivered :]):
+        self._news.clear()  # before looking: what happens from here on is news again
+        recorded = len(self._history.events)
+        if recorded > self._delivered:
+            for trial in self._history.trials_since(self._delivered):
                 if self._expired.is_set():
                     return
-                trial = self._history.trials[trial_id]
-                self._attempt(trial_id, partial(runs.write_trial, trial, self._written[trial_id]))
-                self._written[trial_id] = len(trial.results)
-            self._delivered = len(events)
+                self._attempt(trial.id, partial(runs.write_trial, trial, self._written[trial.id]))
+                self._written[trial.id] = len(trial.results)
+            self._delivered = recorded
             self._save_tracked(runs)
-        if self._end is not None and not self._ended and self._delivered == self._recorded:
+        if self._end is not None and not self._ended and self._delivered == len(self._history.events):
             self._write_end(runs, self._end)
             self._ended = True
 

@@ -87,7 +87,7 @@ def run_search(
         space = load_space(paths.space).with_fixed(settings.fixed)
         history = History.read(paths.history)
         keeper = keeper_of(settings, paths, history)
-        tracker = _tracker(paths, settings, space)
+        tracker = _tracker(paths, history, settings, space)
         for listener in (tracker.record, keeper.event, view.event):
             history.subscribe(listener)
         policy = policy_of(settings, space, history, earlier_searches(paths, settings.start_from, space))
@@ -107,9 +107,10 @@ def run_search(
         return SearchOutcome(paths, history, finished, problem or unwritten, seconds, undelivered)
 
 
-def _tracker(paths: SearchPaths, settings: SearchSettings, space: SearchSpace) -> Tracker:
+def _tracker(paths: SearchPaths, history: History, settings: SearchSettings, space: SearchSpace) -> Tracker:
     return Tracker(
         paths,
+        history,
         dataclasses.asdict(settings),
         settings.tracking_uri,
         tracking_artifacts(paths.folder.parent),

@@ -81,7 +81,7 @@ def _ours(recorded: bool) -> float:
             scheduler="none",
             history=history,
         )
-        tracker = Tracker(paths, asdict(settings), uri, tracking_artifacts(results), trial_name)
+        tracker = Tracker(paths, history, asdict(settings), uri, tracking_artifacts(results), trial_name)
         if recorded:
             history.subscribe(tracker.record)
             tracker.start()
