@@ -39,20 +39,23 @@ class Progress:
         self._history = history
         self._every = max(1, trials // 10)
         self._ended = self._results = 0
-        self._since = time.perf_counter()
+        self._since, self._worked = time.perf_counter(), time.thread_time()
 
     def event(self, event: Event) -> None:
         self._results += event.kind == "result"
         self._ended += event.kind in ("complete", "stop", "fail")
         if event.kind in ("complete", "stop") and self._ended % self._every == 0:
             seconds = time.perf_counter() - self._since
+            worked = (time.thread_time() - self._worked) / self._results
             memory = psutil.Process().memory_info().rss / 1e6
             print(
                 f"{self._ended:>6} trials ended  {self._results / seconds:6.0f} results/s  "
+                f"{worked * 1000:5.2f} ms of the driver's main thread each  "
                 f"driver {memory:5.0f} MB  history {len(self._history.events):,} events",
                 flush=True,
             )
-            self._results, self._since = 0, time.perf_counter()
+            self._results = 0
+            self._since, self._worked = time.perf_counter(), time.thread_time()
 
 
 def no_op() -> type:

@@ -1,6 +1,8 @@
 """The small parts of a search, on plain numbers and files."""
 
 import dataclasses
+import gc
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,9 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from ray.train._internal.storage import StorageContext
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial as RayTrial
 
 from tests.search_on_disk import lay_down_search
 from tunekit.errors import ResourceError, SearchError
@@ -205,22 +210,35 @@ def test_ray_never_pickles_the_search_into_its_snapshots() -> None:
         assert b"TrialDesk" not in pickle.dumps(adapter)
 
 
-def test_a_free_process_takes_the_oldest_trial_for_which_none_is_being_started() -> None:
-    from ray.tune.experiment import Trial as RayTrial
+@pytest.fixture
+def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TuneController:
+    """Ray's own, which would ask a running Ray for its number of CPUs."""
+    monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "1")
+    return TuneController(storage=StorageContext(str(tmp_path), "experiment"))
 
+
+def test_a_free_process_takes_the_oldest_trial_for_which_none_is_being_started(
+    controller: TuneController,
+) -> None:
     nodes = [{"CPU": 3.0}]
-    scheduler = PolicyScheduler(desk(), Room(divide(nodes, 9, may_grow=True), lambda: nodes))
-    trials = [RayTrial("trainable", stub=True) for _ in range(6)]
+    handed_out = desk(samples=6)
+    scheduler = PolicyScheduler(handed_out, Room(divide(nodes, 9, may_grow=True), lambda: nodes))
+    trials = [RayTrial("trainable", stub=True) for _ in range(5)]
+
+    def add(trial: RayTrial) -> None:
+        assert handed_out.hand_out(trial.trial_id) is not None
+        controller.add_trial(trial)
+        scheduler.on_trial_add(controller._wrapped(), trial)
 
     def chosen() -> int | None:
-        found = scheduler.choose_trial_to_run(None)
+        found = scheduler.choose_trial_to_run(controller._wrapped())
         return None if found is None else trials.index(found)
 
     for trial in trials[:4]:
-        scheduler.on_trial_add(None, trial)
+        add(trial)
     trials[0].set_status(RayTrial.RUNNING)  # processes for 1 and 2 are being started, 3 waits for a node
     trials[0].set_status(RayTrial.TERMINATED)
-    scheduler.on_trial_add(None, trials[4])
+    add(trials[4])
     assert chosen() == 3  # before 4, which came later
     trials[3].set_status(RayTrial.RUNNING)
     trials[1].set_status(RayTrial.RUNNING)
@@ -232,31 +250,48 @@ def test_a_free_process_takes_the_oldest_trial_for_which_none_is_being_started()
     assert chosen() is None
 
 
-def test_an_ended_trial_leaves_nothing_in_ray() -> None:
-    from ray.tune.experiment import Trial as RayTrial
+@pytest.mark.parametrize("end", [RayTrial.TERMINATED, RayTrial.ERROR])
+def test_an_ended_trial_leaves_nothing_in_ray(controller: TuneController, end: str) -> None:
+    handed_out = desk(samples=2)
+    scheduler = PolicyScheduler(handed_out, ROOM)
+    running, ended = RayTrial("trainable", stub=True), RayTrial("trainable", stub=True)
+    for trial in (running, ended):
+        assert handed_out.hand_out(trial.trial_id) is not None
+        controller.add_trial(trial)
+        scheduler.on_trial_add(controller._wrapped(), trial)
+        controller._set_trial_status(trial, RayTrial.RUNNING)
+    controller._get_trial_checkpoints()  # as for a snapshot
+    controller._set_trial_status(ended, end)
+    controller._mark_trial_to_checkpoint(ended)
+    controller._pending_trials_list.clear()  # as Tune does when it has started them,
+    controller._live_trials.discard(ended)  # and when one ends
+    number = ended.trial_id
+    known = weakref.ref(ended)
+    del trial, ended
+    gc.collect()
+    assert known() is not None
+    scheduler.choose_trial_to_run(controller._wrapped())
+    gc.collect()
+    assert known() is None
+    assert set(controller._get_trial_checkpoints()) == {running.trial_id}
+    assert controller.get_trials() == [running]
+    assert number not in handed_out._trial_of and running.trial_id in handed_out._trial_of
 
-    trial = RayTrial("trainable", stub=True, config={"recipe": "mine"}, evaluated_params={"recipe": "mine"})
-    trial.update_last_result({**RESULT, "config": trial.config})
 
-    def kept() -> str:
-        return f"{trial.get_json_state()[1]} {trial.config} {trial.evaluated_params} {trial.last_result}"
+def test_a_controller_that_names_its_parts_otherwise_keeps_its_trials() -> None:
+    class Other:
+        def __init__(self, trials: list[RayTrial]) -> None:
+            self._all = trials
 
-    assert "val_accuracy" in kept() and "mine" in kept()
-    PolicyScheduler(desk(), ROOM).on_trial_complete(None, trial, {})
-    assert "val_accuracy" not in kept() and "mine" not in kept()
+        def get_trials(self) -> list[RayTrial]:
+            return self._all
 
-
-def test_trials_share_what_they_ask_ray_for() -> None:
-    from ray.tune import PlacementGroupFactory
-    from ray.tune.experiment import Trial as RayTrial
-
-    scheduler = PolicyScheduler(desk(), ROOM)
-    trials = [RayTrial("trainable", stub=True) for _ in range(3)]
-    for trial, cpus in zip(trials, (1.0, 1.0, 2.0), strict=True):
-        trial.placement_group_factory = PlacementGroupFactory([{"CPU": cpus}])
-        scheduler.on_trial_add(None, trial)
-    assert trials[0].placement_group_factory is trials[1].placement_group_factory
-    assert [trial.placement_group_factory.head_cpus for trial in trials] == [1.0, 1.0, 2.0]
+    handed_out, trial = desk(samples=1), RayTrial("trainable", stub=True)
+    scheduler = PolicyScheduler(handed_out, ROOM)
+    assert handed_out.hand_out(trial.trial_id) is not None
+    scheduler.on_trial_add(Other([trial]), trial)
+    trial.set_status(RayTrial.TERMINATED)
+    assert scheduler.choose_trial_to_run(Other([trial])) is None
 
 
 def test_checkpoints_of_the_best_trials_stay(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ray.tune import Stopper
 from ray.tune.experiment import Trial as RayTrial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -98,6 +99,10 @@ class TrialDesk:
                 self.problem = self._look_after(self.policy.history.trials[trial_id])
                 return goes_on and self.problem is None
         return False
+
+    def forget(self, ray_id: str) -> None:
+        """Nothing more will be said of this attempt at a trial."""
+        del self._trial_of[ray_id]
 
     def attempt_lost(self, ray_id: str, reason: str) -> None:
         """A worker or its machine failed: hand the trial out again, or give it up."""
@@ -224,14 +229,9 @@ class PolicyScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
         self._desk = desk
         self._room = room
         self._live: list[RayTrial] = []  # in the order in which they were handed out
-        self._resources: dict[Any, Any] = {}  # what trials ask Ray for, each once
 
     def on_trial_add(self, tune_controller: Any, trial: RayTrial) -> None:
         self._live.append(trial)
-        # Tune makes one for each trial, all the same.
-        trial.placement_group_factory = self._resources.setdefault(
-            trial.placement_group_factory, trial.placement_group_factory
-        )
 
     def choose_trial_to_run(self, tune_controller: Any) -> RayTrial | None:
         """The oldest trial for which no process is being started: what a process that is free takes.
@@ -239,7 +239,10 @@ class PolicyScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
         Tune's own choice, the oldest of all, gives it a trial whose process is being started, and ends that
         one: where trials are shorter than a start, process after process dies so, and few ever train.
         """
-        self._live = [trial for trial in self._live if not trial.is_finished()]
+        for trial in [trial for trial in self._live if trial.is_finished()]:
+            self._live.remove(trial)
+            self._desk.forget(trial.trial_id)
+            _forget(tune_controller, trial)
         waiting = [trial for trial in self._live if trial.status == RayTrial.PENDING]
         starting = self._room.slots - (len(self._live) - len(waiting)) - 1
         return waiting[min(max(starting, 0), len(waiting) - 1)] if waiting else None
@@ -248,18 +251,30 @@ class PolicyScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
         goes_on = self._desk.take(trial.trial_id, result)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
-    def on_trial_complete(self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]) -> None:
-        """Empty an ended trial: Tune keeps its trials to the end, and the history has what was in them."""
-        trial.config.clear()
-        trial.evaluated_params.clear()
-        trial.run_metadata.last_result = {}
-        trial.metric_analysis.clear()
-        trial.metric_n_steps.clear()
-        trial.run_metadata.invalidate_cache()
-
     def on_trial_error(self, tune_controller: Any, trial: RayTrial) -> None:
         # Its own file, which is there before Ray copies it to the results folder (whose disk may be full).
         self._desk.attempt_lost(trial.trial_id, Path(trial.error_file).read_text(encoding="utf-8"))
+
+
+def _forget(tune_controller: Any, trial: RayTrial) -> None:
+    """Let go of an ended trial. Tune keeps every trial to the end, 5 kB each, looks through them again and
+    again, and at last writes 4 kB of JSON of each to its snapshot; the history has what was in them.
+
+    All but the list are private to Ray 2.60's controller: one that names them otherwise keeps its trials.
+    """
+    tune_controller.get_trials().remove(trial)
+    controller = getattr(tune_controller, "_tune_controller", None)
+    for name in ("_stopped_trials", "_failed_trials", "_trials_to_cache"):
+        getattr(controller, name, set()).discard(trial)
+    getattr(controller, "_trial_metadata", {}).pop(trial.trial_id, None)
+
+
+class NoPrinter(TrialProgressCallback):  # type: ignore[misc]
+    """Takes the place of the one that Tune adds, which prints every result and keeps every trial."""
+
+    def on_trial_result(self, *args: Any, **info: Any) -> None: ...
+    def on_trial_error(self, *args: Any, **info: Any) -> None: ...
+    def on_trial_complete(self, *args: Any, **info: Any) -> None: ...
 
 
 class DeskStopper(_NotSaved, Stopper):  # type: ignore[misc]

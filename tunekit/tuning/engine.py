@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tunekit.tuning.adapters import DeskStopper, PolicyScheduler, PolicySearcher, TrialDesk
+from tunekit.tuning.adapters import DeskStopper, NoPrinter, PolicyScheduler, PolicySearcher, TrialDesk
 from tunekit.tuning.ray_session import nodes_there
 from tunekit.tuning.resources import Resources, Room
 from tunekit.tuning.trainable import RecipeTrainable
@@ -66,6 +66,7 @@ def _fit(desk: TrialDesk, stopper: DeskStopper, resources: Resources, folder: Pa
             name=uuid.uuid4().hex[:8],
             storage_path=str(folder),
             stop=stopper,
+            callbacks=[NoPrinter()],
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

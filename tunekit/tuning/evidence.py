@@ -16,7 +16,7 @@ from tunekit.tuning.schedulers import values_at
 _LITTLE = 1e-6  # a difference in value that no trial would show
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What a sampler may know of one trial."""
 

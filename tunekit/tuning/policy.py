@@ -32,7 +32,7 @@ _TRIES = 20  # to propose a recipe that is new, by the sampler and then at rando
 _APART = 1_000_000  # between the seeds of those tries; more than a search has trials
 
 
-_Key = frozenset[tuple[str, Value]]  # params, to be looked up
+_Key = tuple[Value | None, ...]  # params, to be looked up: a value for each parameter of the space
 
 
 def recipe_of(space: SearchSpace, trial: Trial) -> Recipe:
@@ -142,10 +142,10 @@ class SearchPolicy(TrialPolicy):
         if (len(self.history.recipes) >= samples or self._exhausted()) and (leader := self._paused_leader()):
             return self._resume(leader.id)
         default = self.space.default_params()
-        if len(self.history.recipes) == len(self._baselines) and _key(default) not in self._tried:
+        if len(self.history.recipes) == len(self._baselines) and self._key(default) not in self._tried:
             return self._suggest(default, default=True)
         best = (params for search in self._earlier for params in search.best)
-        if (untried := next((p for p in best if _key(p) not in self._tried), None)) is not None:
+        if (untried := next((p for p in best if self._key(p) not in self._tried), None)) is not None:
             return self._suggest(untried)
         return self._suggest(self._propose_new(len(self.history.trials)))
 
@@ -213,11 +213,14 @@ class SearchPolicy(TrialPolicy):
         params = params_in_space(self.space, trial)
         if params is None or (trial.baseline and self.space.recipe(params) != recipe_of(self.space, trial)):
             return set()
-        return {_key(params)}
+        return {self._key(params)}
+
+    def _key(self, params: Params) -> _Key:
+        return tuple(params.get(name) for name in self.space.parameters)
 
     def _exhausted(self) -> bool:
         """Whether every recipe that the space can propose was tried."""
-        while self._next_untried is not None and _key(self._next_untried) in self._tried:
+        while self._next_untried is not None and self._key(self._next_untried) in self._tried:
             self._next_untried = next(self._untried, None)
         return self._next_untried is None
 
@@ -229,7 +232,7 @@ class SearchPolicy(TrialPolicy):
             (suggest_random(self.space, self._draw_seed(draw)) for draw in draws[_TRIES:]),
             self.space.every(),
         )
-        new = next((params for params in proposals if _key(params) not in self._tried), None)
+        new = next((params for params in proposals if self._key(params) not in self._tried), None)
         if new is None:
             raise SearchError(f"all {len(self._tried)} recipes of the space were tried")
         return new
@@ -281,10 +284,6 @@ def policy_of(
 def params_in_space(space: SearchSpace, trial: Trial) -> Params | None:
     """What the space would have had to propose for this trial; None for a baseline outside of its ranges."""
     return space.params_of(Recipe.from_flat(trial.params)) if trial.baseline else trial.params
-
-
-def _key(params: Params) -> _Key:
-    return frozenset(params.items())
 
 
 def _check(name: str, value: int, low: int) -> None:
