@@ -1,6 +1,7 @@
 """Which parameters an optimizer moves, how fast, and which it leaves alone."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -56,6 +57,33 @@ def test_stages_keep_their_proportions_along_a_schedule() -> None:
     set_learning_rate(optimizer, 0.5)
     set_learning_rate(optimizer, 0.1)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.025, 0.05, 0.1])
+
+
+TORCHS_OWN: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True, fused=True),
+    "rmsprop": lambda groups: torch.optim.RMSprop(groups, alpha=0.99),
+    "adam": lambda groups: torch.optim.Adam(groups, fused=True),
+    "adamw": lambda groups: torch.optim.AdamW(groups, fused=True),
+}
+
+
+@pytest.mark.parametrize("name", TORCHS_OWN)
+def test_steps_are_those_of_torchs_own_optimizer(name: str) -> None:
+    recipe = OptimRecipe(name=name, lr=0.01, momentum=0.9, nesterov=True, weight_decay=0.1)
+    one, other = small_network(), small_network()
+    other.load_state_dict(one.state_dict())
+    ours, torchs = build_optimizer(recipe, one), TORCHS_OWN[name](parameter_groups(recipe, other))
+    for seed in range(4):
+        if seed == 2:
+            ours.load_state_dict(copy.deepcopy(ours.state_dict()))
+        for network, optimizer in ((one, ours), (other, torchs)):
+            torch.manual_seed(seed)
+            train_step(network, optimizer)
+    for mine, its in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, its)
+        assert mine.requires_grad and mine.is_leaf
+    assert isinstance(ours, type(torchs))
+    assert ours.state_dict()["param_groups"] == torchs.state_dict()["param_groups"]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

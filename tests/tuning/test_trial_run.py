@@ -202,7 +202,23 @@ def test_a_trial_begins_with_the_weights_that_it_is_given(assignment: Assignment
     assert same == {name for name in later if name.startswith("body.")}
 
 
-def test_a_trial_does_not_import_what_it_does_not_need(assignment: Assignment) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {
+            "optim.name": "adamw",
+            "optim.clip_norm": 1.0,
+            "ema.decay": 0.9,
+            "augment.policy": "flip+shift_crop+rotation",
+            "schedule.name": "one_cycle",
+            "loss.label_smoothing": 0.1,
+        },
+    ],
+)
+def test_a_trial_does_not_import_what_it_does_not_need(
+    changes: dict[str, Any], assignment: Assignment
+) -> None:
     import json
     import subprocess
     import sys
@@ -213,8 +229,10 @@ def test_a_trial_does_not_import_what_it_does_not_need(assignment: Assignment) -
         "from tunekit.tuning.assignment import Assignment\n"
         "from tunekit.tuning.trial_run import TrialRun\n"
         "TrialRun(Assignment(**json.loads(sys.argv[1]))).step()\n"
-        "print(sorted({'torchvision', 'timm', 'sklearn', 'mlflow', 'optuna'} & set(sys.modules)))\n"
+        "heavy = {'torchvision', 'timm', 'sklearn', 'mlflow', 'optuna', 'torch._dynamo'}\n"
+        "print(sorted(heavy & {*sys.modules}))\n"
     )
+    assignment = replace(assignment, recipe={**assignment.recipe, **changes})
     command = [sys.executable, "-c", script, json.dumps(asdict(assignment))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

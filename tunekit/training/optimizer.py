@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,25 +29,37 @@ def build_optimizer(recipe: OptimRecipe, network: Network) -> Optimizer:
     if recipe.name == "sgd":
         return _sgd(recipe, groups)
     if recipe.name == "rmsprop":
-        return torch.optim.RMSprop(groups, alpha=_RMSPROP_MEMORY)
+        return _without_dynamo(torch.optim.RMSprop)(groups, alpha=_RMSPROP_MEMORY)
     if recipe.name == "lamb":
         from timm.optim.lamb import Lamb  # seconds to import, and few recipes need it
 
-        lamb: Optimizer = Lamb(groups, max_grad_norm=None)
-        return lamb
+        return _without_dynamo(Lamb)(groups, max_grad_norm=None)
     kinds: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return kinds[recipe.name](groups, fused=True)
+    return _without_dynamo(kinds[recipe.name])(groups, fused=True)
 
 
 def _sgd(recipe: OptimRecipe, groups: list[dict[str, Any]]) -> Optimizer:
     nesterov = recipe.nesterov and recipe.momentum > 0
-    optimizer = torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=nesterov, fused=True)
+    sgd = _without_dynamo(torch.optim.SGD)
+    optimizer = sgd(groups, momentum=recipe.momentum, nesterov=nesterov, fused=True)
     # The fused kernel fails when some parameters have a momentum and others, freed just now, have none yet.
     # A momentum of zero gives the same first step.
     for group in groups if recipe.momentum else ():
         for parameter in group["params"]:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+def _without_dynamo(kind: type[Optimizer]) -> Callable[..., Optimizer]:
+    """The same optimizer without the wrappers that keep torch.compile out of it.
+
+    They import `torch._dynamo` at the first call, which costs each process a second and tens of MB, and
+    nothing is compiled here. `step` has one more task, to record no gradients.
+    """
+    wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
+    methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), methods)
 
 
 def parameter_groups(recipe: OptimRecipe, network: Network) -> list[dict[str, Any]]:
