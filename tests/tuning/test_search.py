@@ -3,6 +3,8 @@
 import re
 import shutil
 import signal
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -321,3 +323,21 @@ def test_ctrl_c_stops_cleanly_and_a_second_process_is_refused_before(
     assert "Traceback" not in output
     assert all(run.info.status != "RUNNING" for run in child_runs(paths))
     assert [row["state"] for row in search_rows(tmp_path / "results")] == ["interrupted"]
+
+
+def test_a_signal_while_ray_connects_stops_cleanly(
+    drive: Callable[..., Driver], tmp_path: Path, digits: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In that moment Ray would take SIGTERM for itself, and abort the process."""
+    with tempfile.TemporaryDirectory() as short:  # a path in which Ray's sockets fit
+        monkeypatch.setenv("TMPDIR", short)
+        driver = drive(*command(str(digits.folder.parent.parent), tmp_path / "small.toml"))
+        deadline = time.monotonic() + 120
+        while not list(Path(short).glob("tunekit-ray-*/session_*/logs/python-core-driver*")):
+            assert driver.process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.001)
+        driver.process.send_signal(signal.SIGTERM)
+        code, output = driver.wait()
+    assert code == 130, output
+    assert "SIGTERM" not in output and "Traceback" not in output
+    assert "Go on with:  tunekit resume s" in output
