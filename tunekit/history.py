@@ -396,7 +396,7 @@ _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 
-_LAST_EPOCH = 2**31 - 1  # that a learning curve takes
+_LARGEST = 2**31 - 1  # number of a trial or an epoch
 
 
 def _event(fields: Any) -> Event:
@@ -404,11 +404,10 @@ def _event(fields: Any) -> Event:
         if type(value) not in _FIELD_TYPES.get(name, (str,)):
             raise ValueError(f"{name} cannot be {value!r}")
     event = Event(**fields)
-    array(
-        "d", [event.value or 0.0, event.time, *(event.metrics or {}).values()]
-    )  # raises if one is no number
-    if not 0 <= (event.epoch or 0) <= _LAST_EPOCH:
-        raise ValueError(f"epoch cannot be {event.epoch}")
+    array("d", [event.value or 0.0, event.time, *(event.metrics or {}).values()])  # raises for what is none
+    for name, number in (("trial", event.trial), ("epoch", event.epoch or 0)):
+        if not 0 <= number <= _LARGEST:
+            raise ValueError(f"{name} cannot be {number}")
     if event.kind != "result" and event.kind not in _STATUS_AFTER:
         raise ValueError(f"unknown kind {event.kind!r}")
     return event
