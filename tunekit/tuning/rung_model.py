@@ -11,7 +11,7 @@ by one. A model of an earlier search can stand before the first rung, in just th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -87,15 +87,15 @@ class RungModel:
             seen = evidence.at(rung)
             if len(seen) < (_ENOUGH_AT_A_RUNG if before else 1):
                 break
-            rows = encoding.encode_all([trial.params for trial in seen])
+            recipes = _Recipes(encoding, seen)
             below: _Below | None = None
             if before:
                 below = _Below(_values(seen, before), _Scale.of(_values(evidence.at(before), before)))
             elif earlier:
-                below = _Below(self.predict(rows)[0], None)
+                below = _Below(self.predict(recipes.rows(range(len(seen))))[0], None)
             values = _values(seen, rung)
-            self.rows.append(rows[telling(values, _LEARNS_FROM)])
-            self._layers.append(_layer(_without_nan(rows, self._choice), below, values, self._choice))
+            self.rows.append(recipes.rows(telling(values, _LEARNS_FROM)))
+            self._layers.append(_layer(recipes, below, values, self._choice))
 
     def predict(self, rows: Rows) -> tuple[Array, Array]:
         """Mean and standard deviation at the highest rung, each of shape (n,); larger is better."""
@@ -160,6 +160,21 @@ class _Below:
 
 
 @dataclass(frozen=True)
+class _Recipes:
+    """The recipes of trials, encoded when they are asked for: encoding all takes long, and few are."""
+
+    encoding: SpaceEncoding
+    trials: Sequence[Observation]
+
+    def rows(self, places: Iterable[int]) -> Rows:
+        return self.encoding.encode_all([self.trials[place].params for place in places])
+
+    def filled(self, places: Iterable[int]) -> Array:
+        """Without NaN."""
+        return _without_nan(self.rows(places), self.encoding.choice)
+
+
+@dataclass(frozen=True)
 class _Targets:
     """A rung's values as rho * below + shift + spread * normalised; the last has mean 0 and variance 1."""
 
@@ -187,11 +202,11 @@ class _Layer:
     spread: float
 
 
-def _layer(rows: Array, below: _Below | None, values: Array, choice: NDArray[np.bool_]) -> _Layer:
+def _layer(recipes: _Recipes, below: _Below | None, values: Array, choice: NDArray[np.bool_]) -> _Layer:
     targets = _Targets.of(values, below)
     used = telling(values, _LEARNS_FROM)
-    fitted = _hyperparameters(rows, below, values, choice)
-    process = GaussianProcess(rows[used], targets.normalised[used], choice, fitted)
+    fitted = _hyperparameters(recipes, below, values, choice)
+    process = GaussianProcess(recipes.filled(used), targets.normalised[used], choice, fitted)
     return _Layer(process, targets.rho, targets.shift, targets.spread)
 
 
@@ -207,13 +222,13 @@ def _values(trials: Sequence[Observation], rung: int) -> Array:
 
 
 def _hyperparameters(
-    rows: Array, below: _Below | None, values: Array, choice: NDArray[np.bool_]
+    recipes: _Recipes, below: _Below | None, values: Array, choice: NDArray[np.bool_]
 ) -> Hyperparameters:
     """Found anew each time the number of trials has grown by half, from those that there were then."""
     count = _last_fit(len(values))
     targets = _Targets.of(values[:count], below.first(count) if below else None).normalised
     used = telling(values[:count], _FITTED_ON)
-    return _fit_once(rows[used].tobytes(), targets[used].tobytes(), choice.tobytes())
+    return _fit_once(recipes.filled(used).tobytes(), targets[used].tobytes(), choice.tobytes())
 
 
 @lru_cache(maxsize=64)
