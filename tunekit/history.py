@@ -153,8 +153,8 @@ class EventLog(Sequence[Event]):
             len(self._trials[event.trial].results) - 1 if event.kind == "result" else -len(self._others)
         )
 
-    def trials_since(self, place: int) -> list[int]:
-        """The trials of the events from `place` on, each once."""
+    def trial_ids_since(self, place: int) -> list[int]:
+        """The ids of the trials of the events from `place` on, each once."""
         return list(dict.fromkeys(self._trial_of[place:]))
 
     def __len__(self) -> int:
@@ -238,7 +238,7 @@ class History:
 
         For other threads: what is given does not change when more happens.
         """
-        for trial_id in self.events.trials_since(place):
+        for trial_id in self.events.trial_ids_since(place):
             with self._lock:
                 trial = self.trials[trial_id]
                 trial = dataclasses.replace(trial, results=trial.results.copy())
@@ -396,7 +396,7 @@ _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 
-_LARGEST = 2**31 - 1  # number of a trial or an epoch
+_LARGEST = 2**31 - 1  # id of a trial, or epoch
 
 
 def _event(fields: Any) -> Event:
@@ -404,7 +404,9 @@ def _event(fields: Any) -> Event:
         if type(value) not in _FIELD_TYPES.get(name, (str,)):
             raise ValueError(f"{name} cannot be {value!r}")
     event = Event(**fields)
-    array("d", [event.value or 0.0, event.time, *(event.metrics or {}).values()])  # raises for what is none
+    array(
+        "d", [event.value or 0.0, event.time, *(event.metrics or {}).values()]
+    )  # TypeError for what is no number
     for name, number in (("trial", event.trial), ("epoch", event.epoch or 0)):
         if not 0 <= number <= _LARGEST:
             raise ValueError(f"{name} cannot be {number}")

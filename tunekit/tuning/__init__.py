@@ -10,8 +10,8 @@ _RAY_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # no progress tables of Ray's own
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # trials without a GPU: leave CUDA_VISIBLE_DEVICES alone
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths keep their meaning
-    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # SIGTERM is ours: Ray's own handler aborts the process
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # no lines of other processes on the terminal, say that a node was lost
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # SIGTERM is ours: Ray's own handler aborts the process
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # no copy of the working folder under `uv run`
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files that nobody reads

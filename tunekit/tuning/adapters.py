@@ -257,8 +257,8 @@ class PolicyScheduler(_NotSaved, FIFOScheduler):  # type: ignore[misc]
 
 
 def _forget(tune_controller: Any, trial: RayTrial) -> None:
-    """Let go of an ended trial. Tune keeps every trial to the end, 5 kB each, looks through them again and
-    again, and at last writes 4 kB of JSON of each to its snapshot; the history has what was in them.
+    """Let go of an ended trial. Tune keeps every trial to the end, 5 kB each, and then writes another 4 kB of
+    JSON of each to its snapshot; the history has what was in them.
 
     All but the list are private to Ray 2.60's controller: one that names them otherwise keeps its trials.
     """
