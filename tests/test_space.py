@@ -263,6 +263,51 @@ def test_the_default_of_a_key_without_one_is_its_first_choice_or_its_middle(spec
     assert parameter.holds(parameter.default)
 
 
+def with_warm_starts(*starts: Any) -> SearchSpace:
+    return SearchSpace.from_dict({**CONDITIONAL, "warm_start": list(starts)}).check_recipe_keys()
+
+
+def test_a_warm_start_says_only_what_differs_from_the_default_recipe() -> None:
+    space = with_warm_starts({"batch_size": 32}, {"optim.name": "adam", "optim.lr": 0.5})
+    default = space.default_params()
+    adam = {"optim.name": "adam", "optim.lr": 0.5, "batch_size": default["batch_size"]}
+    assert space.warm_start_params() == [{**default, "batch_size": 32}, adam]
+
+
+def test_what_is_fixed_later_is_passed_over_in_a_warm_start() -> None:
+    space = with_warm_starts({"optim.momentum": 0.5, "optim.lr": 0.5}).with_fixed({"optim.name": "adam"})
+    assert space.warm_start_params() == [
+        {"optim.lr": 0.5, "batch_size": space.default_params()["batch_size"]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("starts", "message"),
+    [
+        ({"optim.lr": 0.1}, "warm_start: must be written as [[warm_start]], but got {'optim.lr': 0.1}"),
+        ([3], "warm_start: must be written as [[warm_start]], but got [3]"),
+        (
+            [{}, {"optm.lr": 0.1}],
+            "warm_start 2: 'optm.lr' does not vary in this space (did you mean 'optim.lr'?)",
+        ),
+        ([{"schedule.name": "step"}], "warm_start 1: 'schedule.name' does not vary in this space"),
+        ([{"optim.lr": 2.0}], "warm_start 1: optim.lr = 2.0, but it lies in 0.0001 to 1 (log)"),
+        ([{"optim.lr": True}], "warm_start 1: optim.lr = True, but it lies in 0.0001 to 1 (log)"),
+        ([{"optim.lr": [0.1]}], "warm_start 1: optim.lr = [0.1], but it lies in 0.0001 to 1 (log)"),
+        ([{"batch_size": 33}], "warm_start 1: batch_size = 33, but it lies in 16 to 64 in steps of 16"),
+        ([{"optim.name": "lion"}], "warm_start 1: optim.name = 'lion', but it lies in sgd | adam"),
+        (
+            [{"optim.name": "adam", "optim.momentum": 0.5}],
+            "warm_start 1: 'optim.momentum' is not active here: its range is 0 to 0.99, when optim",
+        ),
+    ],
+)
+def test_a_warm_start_lies_in_the_space(starts: Any, message: str) -> None:
+    with pytest.raises(SpaceError) as caught:
+        SearchSpace.from_dict({**CONDITIONAL, "warm_start": starts}, "my.toml")
+    assert str(caught.value).startswith(f"my.toml: {message}")
+
+
 def test_every_proposal_of_a_finite_space_comes_once_and_optuna_makes_the_same() -> None:
     space = SearchSpace.from_dict(
         {

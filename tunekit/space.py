@@ -10,6 +10,9 @@ baselines = ["B-mnist-vgg*"]              # known recipes of the catalogue, by n
 "optim.momentum" = { low = 0.0, high = 0.99, when = { "optim.name" = ["sgd"] } }
 "model.bn_placement" = { choices = ["before_act", "after_act", "none"], role = "scientific" }
 
+[[warm_start]]                            # tried right after the default recipe; what is not said is as there
+"optim.lr" = 0.02
+
 [[baseline]]                              # known recipes of one's own: tunekit/baselines.py
 name = "..."
 """
@@ -37,7 +40,7 @@ Params = Mapping[str, Value]
 """What a space proposes: a value for each of its keys that is active."""
 
 _PARAMETER_FIELDS = {"low", "high", "log", "step", "choices", "when", "role"}
-_TABLES = {"fixed", "space", "baseline", "baselines", "description"}
+_TABLES = {"fixed", "space", "warm_start", "baseline", "baselines", "description"}
 
 
 class Proposer(Protocol):
@@ -88,8 +91,12 @@ class Parameter:
         """Whether the range or the choices have `value`; with a step, whether it lies on the grid."""
         if self.choices:
             return value in self.choices
-        assert self.low is not None and self.high is not None and not isinstance(value, str)
-        if not self.low <= value <= self.high:
+        assert self.low is not None and self.high is not None
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not self.low <= value <= self.high
+        ):
             return False
         step = self.step or (1 if self.integer else None)
         return step is None or math.isclose((steps := (value - self.low) / step), round(steps), abs_tol=1e-8)
@@ -152,6 +159,7 @@ class SearchSpace:
 
     parameters: Mapping[str, Parameter]
     fixed: Mapping[str, Value] = field(default_factory=dict)
+    warm_starts: tuple[Params, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     description: str = ""
     source: str = "<dict>"
@@ -186,10 +194,22 @@ class SearchSpace:
 
     def default_params(self) -> dict[str, Value]:
         """The space's default recipe: the recipe's own defaults wherever the ranges have them."""
+        return self._completed({})
+
+    def warm_start_params(self) -> list[dict[str, Value]]:
+        """What to propose first: recipes that served on other data (Feurer et al. 2022, "Auto-Sklearn 2.0",
+        JMLR 23, section 3.1, call such a list a portfolio).
+
+        What a `[[warm_start]]` does not say is as in the default recipe; keys that were fixed since are
+        passed over.
+        """
+        return [self._completed(given) for given in self.warm_starts]
+
+    def _completed(self, given: Params) -> dict[str, Value]:
         values = dict(self.fixed)
         for parameter in self.parameters.values():
             if parameter.active(values):
-                values[parameter.name] = parameter.default
+                values[parameter.name] = given.get(parameter.name, parameter.default)
         return {name: values[name] for name in self.parameters if name in values}
 
     def every(self) -> Iterator[dict[str, Value]]:
@@ -259,7 +279,7 @@ class SearchSpace:
         """Check the structure of a parsed space file. Whether keys are recipe keys is `check_recipe_keys`.
 
         Args:
-            tables: `description`, `baselines`, `fixed`, `space`, `baseline`, as `tomllib` gives them.
+            tables: of the file, as `tomllib` gives them.
             source: where it came from, for error messages.
         Raises:
             SpaceError: naming source, key, rule, what came and the nearest valid name.
@@ -276,7 +296,11 @@ class SearchSpace:
             raise reader.error(both[0], "a key is fixed or varies, but this one stands in both tables")
         baselines = reader.baselines(tables)
         ordered = reader.order(parameters, fixed)
-        return cls(ordered, dict(fixed), baselines, tables.get("description", ""), source)
+        starts = reader.warm_starts(tables)
+        found = cls(ordered, dict(fixed), starts, baselines, tables.get("description", ""), source)
+        for number, params in enumerate(found.warm_start_params(), start=1):
+            reader.check_warm_start(number, starts[number - 1], params, ordered)
+        return found
 
     def check_recipe_keys(self) -> SearchSpace:
         """Check that every key is a recipe key and that every end of every range is a legal value.
@@ -293,6 +317,11 @@ class SearchSpace:
             Recipe.from_flat(self.fixed)
         except RecipeError as error:
             raise SpaceError(f"{self.source}: {error}") from None
+        for number, params in enumerate(self.warm_start_params(), start=1):
+            try:
+                self.recipe(params)
+            except RecipeError as error:
+                raise SpaceError(f"{self.source}: warm_start {number}: {error}") from None
         for baseline in self.baselines:
             try:
                 Recipe.from_flat(baseline.recipe)
@@ -407,6 +436,25 @@ class _Reader:
                 raise self.error(f"baseline {baseline.name}", "the name is taken by one of the catalogue")
         return (*chosen.values(), *own)
 
+    def warm_starts(self, tables: Mapping[str, Any]) -> tuple[Params, ...]:
+        given = tables.get("warm_start", ())
+        if not isinstance(given, list | tuple) or not all(isinstance(start, Mapping) for start in given):
+            raise self.error("warm_start", f"must be written as [[warm_start]], but got {given!r}")
+        return tuple(given)
+
+    def check_warm_start(
+        self, number: int, given: Params, params: Params, parameters: Mapping[str, Parameter]
+    ) -> None:
+        """Check what a warm start says against the whole proposal that it stands for."""
+        where = f"warm_start {number}"
+        for key, value in given.items():
+            if key not in parameters:
+                raise self.error(where, f"{key!r} does not vary in this space{nearest(key, parameters)}")
+            if key not in params:
+                raise self.error(where, f"{key!r} is not active here: its range is {parameters[key].text()}")
+            if not parameters[key].holds(value):
+                raise self.error(where, f"{key} = {value!r}, but it lies in {parameters[key].text()}")
+
     def order(self, parameters: dict[str, Parameter], fixed: Mapping[str, Any]) -> dict[str, Parameter]:
         """Parameters such that each comes after those its conditions name."""
         for parameter in parameters.values():
@@ -440,7 +488,7 @@ class _Reader:
                     raise self.error(name, f"when {key!r} = {value!r}, which is none of its choices{hint}")
         elif key in parameters:
             for value in allowed:
-                if isinstance(value, str) or not parameters[key].holds(value):
+                if not parameters[key].holds(value):
                     raise self.error(
                         name, f"when {key!r} = {value!r}, but it lies in {parameters[key].text()}"
                     )

@@ -211,15 +211,16 @@ def test_baselines_and_the_default_come_first_then_the_best_of_earlier_searches_
         read_earlier(lay_down(tmp_path, "first"), SPACE),
         read_earlier(lay_down(tmp_path, "second", more), SPACE),
     ]
-    search = policy(earlier, baselines=(known,))
-    baseline, default, *best = params_of_next(search, 5)
+    space = dataclasses.replace(SPACE, warm_starts=(seen("sgd", 0.5), seen("sgd", 0.9)))
+    search = SearchPolicy(space, max_epochs=4, earlier=earlier, baselines=(known,))
+    baseline, default, *best = params_of_next(search, 6)
     assert baseline == known.recipe
     assert default == SPACE.default_params()
-    assert best == [seen("sgd", 0.5), seen("adam", 0.2), seen("adam", 0.5)]
+    assert best == [seen("sgd", 0.5), seen("adam", 0.2), seen("adam", 0.5), seen("sgd", 0.9)]
     proposed = params_of_next(search, 10)
     assert all(params not in [*best, default] for params in proposed)
     trials = search.history.trials.values()
-    assert [trial.in_full for trial in trials] == [True, True] + [False] * 13
+    assert [trial.in_full for trial in trials] == [True, True] + [False] * 14
 
 
 def test_the_best_of_earlier_searches_come_before_proposals_after_a_resume_too(tmp_path: Path) -> None:

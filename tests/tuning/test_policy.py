@@ -1,5 +1,6 @@
 """The policy on plain numbers: no training, no Ray."""
 
+import dataclasses
 import math
 from collections import deque
 from collections.abc import Callable
@@ -52,6 +53,36 @@ def test_same_seed_and_same_calls_give_the_same_trials() -> None:
     assert run(first, 40) == run(second, 40)
     assert first.next() == second.next()
     assert run(other, 3)[1:] != run(policy(), 3)[1:]  # the first is the default recipe
+
+
+WARM: list[dict[str, Any]] = [{"x": 0.9}, {"kind": "b", "y": 0.1}, {"x": 0.9}]  # the last says nothing new
+WARM_SPACE = dataclasses.replace(SPACE, warm_starts=tuple(WARM))
+
+
+@pytest.mark.parametrize("sampler", ["portfolio", "rung-tpe"])
+def test_warm_starts_follow_the_default_recipe_once_each_after_a_resume_too(sampler: str) -> None:
+    search = SearchPolicy(WARM_SPACE, max_epochs=9, sampler=sampler)
+    default = search.next()
+    assert default.params == WARM_SPACE.default_params()
+    assert len(search.warm_starts_left()) == 2
+    train(search, default, lambda epoch: 0.5)
+    again = SearchPolicy(WARM_SPACE, max_epochs=9, sampler=sampler, history=search.history)
+    tried = [again.next().params for _ in range(6)]
+    assert tried[:2] == WARM_SPACE.warm_start_params()[:2]
+    assert tried[0] not in tried[1:] and tried[1] not in tried[2:]
+    assert again.warm_starts_left() == []
+
+
+def test_a_warm_start_may_be_stopped_early_like_every_proposal() -> None:
+    search = SearchPolicy(WARM_SPACE, max_epochs=9, scheduler="asha")
+    assert train(search, search.next(), lambda epoch: 0.9) == 9
+    assert train(search, search.next(), lambda epoch: 0.1) < 9
+
+
+def test_an_even_draw_of_the_space_has_no_warm_starts() -> None:
+    drawn = SearchPolicy(WARM_SPACE, max_epochs=9, sampler="random")
+    without = SearchPolicy(SPACE, max_epochs=9, sampler="random")
+    assert [drawn.next() for _ in range(5)] == [without.next() for _ in range(5)]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

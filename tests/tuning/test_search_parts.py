@@ -16,6 +16,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as RayTrial
 
 from tests.search_on_disk import lay_down_search
+from tunekit.data.pack import Pack
 from tunekit.errors import ResourceError, SearchError
 from tunekit.history import Event, EventKind, History, Trial
 from tunekit.models.build import build_model
@@ -24,13 +25,14 @@ from tunekit.recipe import Recipe, Value
 from tunekit.space import SearchSpace, load_space
 from tunekit.tuning.adapters import PolicyScheduler, PolicySearcher, TrialDesk
 from tunekit.tuning.assignment import Assignment
-from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
+from tunekit.tuning.checkpoint_keeper import CheckpointKeeper, keeper_of
+from tunekit.tuning.control import Control
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, NetworkCost, disk_need, estimate
 from tunekit.tuning.failure_watch import FailureWatch
 from tunekit.tuning.policy import SCHEDULERS, SearchPolicy, Suggestion
 from tunekit.tuning.ray_session import Machine, check_shares
 from tunekit.tuning.resources import Room, divide, for_more_trials
-from tunekit.tuning.search_work import Preparation
+from tunekit.tuning.search_work import Preparation, SearchWork
 from tunekit.tuning.settings import SearchSettings
 from tunekit.tuning.study_export import export_study
 
@@ -174,6 +176,25 @@ def test_idle_time_is_told_when_a_trial_could_begin_and_there_is_none() -> None:
     assert told == []
     assert trials.hand_out("c") is None
     assert told == ["idle"]
+
+
+def work_on(paths: SearchPaths, digits: Pack, space: SearchSpace, samples: int) -> SearchWork:
+    """A search that has not begun."""
+    settings = dataclasses.replace(SearchSettings.load(paths), samples=samples)
+    policy = SearchPolicy(space, max_epochs=settings.epochs)
+    keeper = keeper_of(settings, paths, policy.history)
+    control, failures = Control(paths, settings, policy), FailureWatch(5)
+    return SearchWork(paths, control, digits, policy, keeper, failures, Preparation(lambda: None))
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [(9, "first and in full, then 2 warm starts; "), (2, ", then 1 warm start; "), (1, "full; ")],
+)
+def test_the_plan_says_what_runs_first(tmp_path: Path, digits: Pack, samples: int, words: str) -> None:
+    space = dataclasses.replace(SPACE, warm_starts=({"optim.lr": 0.2}, {"optim.lr": 0.3}))
+    work = work_on(lay_down_search(tmp_path, "s"), digits, space, samples)
+    assert words in work.plan(divide([{"CPU": 1.0}], 1))
 
 
 def test_a_preparation_is_made_once_and_waited_for() -> None:

@@ -77,13 +77,19 @@ def spaces(ctx: click.Context, as_json: bool) -> None:
 @click.argument("space")
 @json_option
 def show(space: str, as_json: bool) -> None:
-    """Show what varies in SPACE (a name or a .toml file), and its baselines.
+    """Show what varies in SPACE (a name or a .toml file), its warm starts and its baselines.
 
     \b
     tunekit spaces show resnet
     """
     from tunekit.paths import find_space
-    from tunekit.reporting.space_tables import baseline_table, parameter_rows, parameter_table, space_dict
+    from tunekit.reporting.space_tables import (
+        baseline_table,
+        parameter_rows,
+        parameter_table,
+        space_dict,
+        warm_start_table,
+    )
     from tunekit.space import load_space
 
     loaded = load_space(find_space(space))
@@ -92,6 +98,8 @@ def show(space: str, as_json: bool) -> None:
         return
     click.echo(loaded.description or space)
     print_table(parameter_table(parameter_rows(loaded)))
+    if loaded.warm_starts:
+        print_table(warm_start_table(loaded))
     if loaded.baselines:
         print_table(baseline_table(loaded.baselines))
 
@@ -110,7 +118,7 @@ def check(file: str) -> None:
     space = load_space(find_space(file))
     click.echo(
         f"{file}: good: {len(space.parameters)} keys vary, {len(space.fixed)} are fixed, "
-        f"{len(space.baselines)} baselines"
+        f"{len(space.warm_starts)} warm starts, {len(space.baselines)} baselines"
     )
 
 

@@ -61,6 +61,15 @@ def baseline_table(baselines: Sequence[Baseline]) -> Table:
     return _table(rows, "baseline", "dataset", "epochs", "reported %", "recipe")
 
 
+def warm_start_table(space: SearchSpace) -> Table:
+    """What a search in the space tries after its default recipe, for a terminal."""
+    recipes = [space.recipe(params) for params in space.warm_start_params()]
+    return _table(
+        [{"warm start": f"{_in_short(recipe)}, batch {recipe.batch_size}"} for recipe in recipes],
+        "warm start",
+    )
+
+
 def _in_short(recipe: Recipe) -> str:
     """What tells known recipes apart, defaults left out: `vgg16 bn=after_act, sgd lr=0.001 momentum=0`."""
     default = Recipe()
@@ -85,6 +94,7 @@ def space_dict(space: SearchSpace) -> Row:
         "description": space.description,
         "fixed": dict(space.fixed),
         "space": {name: _parameter_dict(parameter) for name, parameter in space.parameters.items()},
+        "warm_start": [dict(params) for params in space.warm_start_params()],
         "baseline": [dataclasses.asdict(baseline) for baseline in space.baselines],
     }
 

@@ -120,8 +120,8 @@ class SearchPolicy(TrialPolicy):
         """The trial to run next, in a search of `samples` trials (repeats come on top).
 
         An interrupted one first, then the baselines, then what is promoted, then what is repeated, then
-        proposals: the space's default recipe, the best of earlier searches, and then what the sampler
-        proposes. No recipe is proposed twice. When there are no more proposals, the best trial of all
+        proposals: the space's default recipe, the warm starts, and then what the sampler proposes. No
+        recipe is proposed twice. When there are no more proposals, the best trial of all
         goes on if it is paused: what wins a search was trained in full.
 
         Paused trials that can never go on are stopped before, so that nobody keeps their checkpoints.
@@ -144,10 +144,19 @@ class SearchPolicy(TrialPolicy):
         default = self.space.default_params()
         if len(self.history.recipes) == len(self._baselines) and self._key(default) not in self._tried:
             return self._suggest(default, default=True)
-        best = (params for search in self._earlier for params in search.best)
-        if (untried := next((p for p in best if self._key(p) not in self._tried), None)) is not None:
-            return self._suggest(untried)
+        if warm_starts := self.warm_starts_left():
+            return self._suggest(warm_starts[0])
         return self._suggest(self._propose_new(len(self.history.trials)))
+
+    def warm_starts_left(self) -> list[Params]:
+        """Recipes still to be tried before the sampler's own: the best of earlier searches, then the space's.
+
+        An even draw of the space has none of its own.
+        """
+        own = self.space.warm_start_params() if self._sampler != "random" else []
+        best = [params for search in self._earlier for params in search.best]
+        untried = {self._key(params): params for params in [*best, *own]}
+        return [params for key, params in untried.items() if key not in self._tried]
 
     def complete(self, trial_id: int) -> None:
         """The trial has trained to its end."""

@@ -124,14 +124,14 @@ class SearchWork:
     def plan(self, resources: Resources) -> str:
         left, total = self._trials_left, self.settings.trials
         done = f" ({total - left} are done)" if left < total else ""
-        known = [_baselines(self._baselines_left)] if self._baselines_left else []
+        known = [_counted("baseline", self._baselines_left)] if self._baselines_left else []
         known += ["the default recipe"] if self._default_left else []
         first = f", {' and '.join(known)} first and in full" if known else ""
+        first += f", then {_counted('warm start', count)}" if (count := self._warm_starts_left) else ""
         times = self.settings.repeats
         again = f"; what trains in full is trained {times} times" if times > 1 else ""
-        trials = "1 trial" if left == 1 else f"{left} trials"
         return (
-            f"Will run {trials}{done} of at most {self.settings.epochs} epochs{first}; "
+            f"Will run {_counted('trial', left)}{done} of at most {self.settings.epochs} epochs{first}; "
             f"{self._stopping()}{again}; {resources.words()}"
         )
 
@@ -171,6 +171,11 @@ class SearchWork:
         return not proposed[0].over and proposed[0].default if proposed else self.settings.samples > 0
 
     @property
+    def _warm_starts_left(self) -> int:
+        proposals_left = self.settings.trials - len(self._trials) - self._default_left
+        return max(0, min(len(self.policy.warm_starts_left()), proposals_left))
+
+    @property
     def _trials(self) -> list[Trial]:
         return self.policy.history.recipes
 
@@ -178,5 +183,5 @@ class SearchWork:
         return self.policy.scheduler.words() if self.settings.samples else "no early stopping"
 
 
-def _baselines(count: int) -> str:
-    return "1 baseline" if count == 1 else f"{count} baselines"
+def _counted(what: str, count: int) -> str:
+    return f"1 {what}" if count == 1 else f"{count} {what}s"
