@@ -15,9 +15,6 @@ from tunekit.data.datasets import open_dataset
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split, make_split
 
-# Tensors here are tiny: a second thread only waits for the first, above all on a busy machine.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 TEST_DATA = os.environ.get("TUNEKIT_TEST_DATA")
 needs_real_images = pytest.mark.skipif(
     TEST_DATA is None, reason="TUNEKIT_TEST_DATA names no folder with CIFAR-10 and MNIST"
