@@ -45,8 +45,9 @@ def main() -> None:
         known = {**_known(arguments.out), key: outcome}  # another environment may write there too
         with atomic_write(arguments.out) as temporary:
             temporary.write_text(json.dumps(known))
-        table, name, seed, _ = tasks[key]
-        print(f"Replayed {number} of {len(todo)}: {name}, {table.name}, seed {seed}", file=sys.stderr)
+        task = tasks[key]
+        words = f"{task.method}, {task.table.name}, seed {task.seed}"
+        print(f"Replayed {number} of {len(todo)}: {words}", file=sys.stderr)
     for family in families:
         outcomes: dict[str, list[list[Outcome]]] = {}
         for name, path in product(arguments.methods, family):
@@ -62,7 +63,8 @@ def _families(tables: Sequence[Path]) -> list[list[Path]]:
 
 def _tasks(family: Sequence[Path], arguments: argparse.Namespace) -> list[Task]:
     seeds = range(arguments.seeds or math.ceil(_REPLAYS / len(family)))
-    return [Task(*row, arguments.smooth) for row in product(family, arguments.methods, seeds)]
+    rows = product(family, arguments.methods, seeds)
+    return [Task(*row, arguments.smooth, arguments.warm_starts) for row in rows]
 
 
 def _known(out: Path) -> dict[str, Outcome]:
@@ -87,6 +89,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--smooth", action="store_true", help="in smooth curves, fitted on the tables")
     parser.add_argument("--tables", nargs="+", type=Path, help="default: resnet-digits; smooth: all")
+    parser.add_argument(
+        "--warm-starts", type=Path, metavar="FILE", help="that tunekit's rows try first; see warm_starts.py"
+    )
     parser.add_argument("--processes", type=int, default=2, help="that replay (default: %(default)s)")
     parser.add_argument(
         "--out",

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from tests.benchmarks.policy.comparison import Outcome, regret_of
 from tests.benchmarks.policy.methods import method, sources
 from tests.benchmarks.policy.record import curves_of, read_table
 from tests.benchmarks.policy.smooth import SmoothCurves, model_of
+from tests.benchmarks.policy.warm_starts import read_warm_starts
 from tunekit.tuning.replay import Curves, replay
 
 WORKERS = 4
@@ -31,13 +33,15 @@ class Task(NamedTuple):
     method: str
     seed: int
     smooth: bool = False  # whether the table's recipes answer, or the model fitted on them
+    warm_starts: Path | None = None  # a file of them, for tunekit's samplers that learn
 
 
 def key_of(task: Task) -> str:
     """Names what was replayed: method and seed, and a digest of all that decides the outcome."""
     digest = hashlib.sha256(f"{WORKERS} {TRAININGS}".encode())
     model = [Path(str(sys.modules[SmoothCurves.__module__].__file__))] if task.smooth else []
-    for file in (task.table, Path(__file__), *model, *sources(task.method)):
+    starts = [task.warm_starts] if task.warm_starts and method(task.method).library == "tunekit" else []
+    for file in (task.table, Path(__file__), *model, *starts, *sources(task.method)):
         digest.update(file.read_bytes())
     return f"{task.method} {task.seed} {digest.hexdigest()[:12]}"
 
@@ -59,6 +63,7 @@ def replayed(todo: Mapping[str, Task], processes: int) -> Iterator[tuple[str, Ou
 def _outcome(task: Task) -> Outcome:
     warnings.simplefilter("ignore")  # of the libraries that are compared
     curves = curves_for(task.table, task.smooth)
+    curves.space = replace(curves.space, warm_starts=read_warm_starts(task.warm_starts))
     references = curves.final  # without the recipes that this replay adds
     with redirect_stdout(sys.stderr):
         policy = method(task.method).make(curves, task.seed)

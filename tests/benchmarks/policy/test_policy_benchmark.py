@@ -28,6 +28,7 @@ from tests.benchmarks.policy.peers import OptunaStudy, RayTune
 from tests.benchmarks.policy.record import curves_of, read_table, table_of, write_table
 from tests.benchmarks.policy.runs import Task, key_of
 from tests.benchmarks.policy.smooth import REFERENCES, SmoothCurves, model_of
+from tests.benchmarks.policy.warm_starts import read_warm_starts, warm_starts
 from tests.search_on_disk import lay_down_search
 from tunekit.history import Event, History
 from tunekit.space import SearchSpace
@@ -39,6 +40,7 @@ HARD = next(table for table in SMOOTH_TABLES if "hard" in table.name)
 CURVES = curves_of(read_table(HARD))
 IMBALANCED = next(table for table in SMOOTH_TABLES if "imb" in table.name)
 RESNETS = TABLES[0]
+RISE = np.linspace(0.5, 1, 12)
 
 
 def rising(count: int, epochs: int) -> Curves:
@@ -255,3 +257,28 @@ def test_ray_tells_optuna_that_a_stopped_trial_is_complete_with_the_value_that_i
     stopped = [trial for trial in ended if not trial.intermediate_values]
     assert stopped, "the result that stops a trial at its first epoch is no intermediate value"
     assert all(trial.value is not None for trial in stopped)
+
+
+def test_warm_starts_serve_each_of_the_tables_that_chose_them(tmp_path: Path) -> None:
+    files, best = [tmp_path / "low.json.gz", tmp_path / "high.json.gz"], (-2.5, -0.5)
+    for file, peak in zip(files, best, strict=True):
+        heights = {log_lr: 0.9 - abs(log_lr - peak) / 4 for log_lr in np.linspace(-3, 0, 31)}
+        recipes = [
+            {"params": {"optim.lr": 10**log_lr}, "values": list(height * RISE), "seconds": [1] * len(RISE)}
+            for log_lr, height in heights.items()
+        ]
+        table = {"space": '[space]\n"optim.lr" = { low = 1e-3, high = 1.0, log = true }', "fixed": {}}
+        write_table({**table, "epochs": len(RISE), "recipes": recipes}, file)
+
+    found = [math.log10(float(params["optim.lr"])) for params in warm_starts(files, count=3, models=1)]
+
+    assert max(min(abs(log_lr - peak) for log_lr in found) for peak in best) <= 0.6  # of 2 decades
+
+
+def test_warm_starts_change_what_is_replayed_for_tunekit_alone(tmp_path: Path) -> None:
+    file = tmp_path / "warm.toml"
+    file.write_text('[[warm_start]]\n"optim.lr" = 0.5\n')
+    assert read_warm_starts(file) == ({"optim.lr": 0.5},)
+    for name in ("tunekit", "ray"):
+        same = key_of(Task(RESNETS, name, 0, warm_starts=file)) == key_of(Task(RESNETS, name, 0))
+        assert same == (name == "ray")
