@@ -5,8 +5,8 @@
 prints them as the `[[warm_start]]` tables of a space file. What they are worth on data that did not choose
 them: choose from the tables of other data, and replay with `--warm-starts FILE`.
 
-They are those with the lowest mean regret over the tables: a recipe has the accuracy that was recorded where it
-was trained, and elsewhere that of the model of the table's curves (smooth.py). Portfolios whose members
+They are those with the lowest mean regret over the tables: a recipe has the accuracy that was recorded where
+it was trained, and elsewhere that of the model of the table's curves (smooth.py). Portfolios whose members
 complement each other (Feurer et al. 2022, "Auto-Sklearn 2.0", JMLR 23, section 3.1) need more data sets.
 """
 
