@@ -6,7 +6,7 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -50,6 +50,11 @@ def _default(curves: Curves, seed: int) -> SearchPolicy:
     return SearchPolicy(curves.space, max_epochs=curves.epochs, seed=seed)
 
 
+def _without_warm_starts(curves: Curves, seed: int) -> SearchPolicy:
+    space = replace(curves.space, warm_starts=())
+    return SearchPolicy(space, max_epochs=curves.epochs, seed=seed)
+
+
 def _ray(grace_period: int, reduction_factor: int, title: str) -> Method:
     def make(curves: Curves, seed: int) -> Policy:
         return peers.RayTune(curves.space, curves.epochs, seed, grace_period, reduction_factor)
@@ -75,6 +80,7 @@ def _hyperband(curves: Curves, seed: int) -> Policy:
 
 METHODS = {
     "tunekit": Method("**tunekit's defaults**", _default),
+    "cold": Method("tunekit without warm starts", _without_warm_starts, usual=False),
     "random": ours("random", "none"),
     "random+asha": ours("random", "asha"),
     "tpe": Method("Optuna TPE, no early stopping", _tpe, "optuna"),
