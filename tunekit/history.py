@@ -67,6 +67,7 @@ class Event:
     reason: str | None = None
     baseline: str | None = None  # name of the known recipe that the trial trains; then `params` are its keys
     default: bool | None = None  # True: the trial trains the space's default recipe
+    warm_start: bool | None = None  # True: not the sampler proposed it, but the space or an earlier search
     repeat_of: int | None = None  # the trial whose recipe this one trains again, with another seed
     seen_validation: bool | None = (
         None  # True: it trains on the validation images too, its values say nothing
@@ -90,6 +91,7 @@ class Trial:
     started: float
     baseline: str | None = None
     default: bool = False
+    warm_start: bool = False
     repeat_of: int | None = None
     seen_validation: bool = False
     status: TrialStatus = "running"
@@ -350,6 +352,7 @@ class History:
             event.time,
             event.baseline,
             bool(event.default),
+            bool(event.warm_start),
             event.repeat_of,
             bool(event.seen_validation),
         )
@@ -392,7 +395,7 @@ _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("trial", "epoch", "repeat_of"), (int,)),
     **dict.fromkeys(("time", "value"), (int, float)),
     **dict.fromkeys(("params", "metrics"), (dict,)),
-    **dict.fromkeys(("default", "seen_validation"), (bool,)),
+    **dict.fromkeys(("default", "warm_start", "seen_validation"), (bool,)),
 }
 
 

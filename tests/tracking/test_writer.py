@@ -500,11 +500,14 @@ def test_a_paused_trial_waits_goes_on_and_is_killed_with_the_search(search: Sear
     assert search.parent.data.metrics["trials_paused"] == 0
 
 
-def test_the_default_recipe_and_repeats_are_tagged_and_the_parent_has_the_mean(search: Search) -> None:
+def test_the_default_recipe_warm_starts_and_repeats_are_tagged_and_the_parent_has_the_mean(
+    search: Search,
+) -> None:
     with search.tracker() as tracker:
         search.happen("suggest", 0, params={"optim.lr": 0.1}, default=True)
         search.happen("suggest", 1, params={"optim.lr": 0.1}, repeat_of=0)
-        for trial, value in ((0, 0.5), (1, 0.25)):
+        search.happen("suggest", 2, params={"optim.lr": 0.2}, warm_start=True)
+        for trial, value in ((0, 0.5), (1, 0.25), (2, 0.25)):
             search.train(trial, value)
             search.happen("complete", trial)
         tracker.finish("finished")
@@ -514,6 +517,7 @@ def test_the_default_recipe_and_repeats_are_tagged_and_the_parent_has_the_mean(s
         ("true", None),
         (None, "0"),
     ]
+    assert [tags[n].get("warm_start") for n in range(3)] == [None, None, "true"]
     assert search.parent.data.metrics["best_val_accuracy"] == 0.375
     assert search.parent.data.tags["best_trial"] == "0"
 

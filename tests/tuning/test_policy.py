@@ -71,6 +71,7 @@ def test_warm_starts_follow_the_default_recipe_once_each_after_a_resume_too(samp
     assert tried[:2] == WARM_SPACE.warm_start_params()[:2]
     assert tried[0] not in tried[1:] and tried[1] not in tried[2:]
     assert again.warm_starts_left() == []
+    assert [trial.warm_start for trial in again.history.recipes] == [False, True, True, *4 * [False]]
 
 
 def test_a_warm_start_may_be_stopped_early_like_every_proposal() -> None:

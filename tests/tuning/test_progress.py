@@ -148,6 +148,7 @@ def test_a_baseline_goes_by_its_name() -> None:
 
 def test_the_default_recipe_and_repeats_are_marked() -> None:
     assert recipe_words(None, {"model.name": "vgg16"}, default=True) == "(default) vgg16"
+    assert recipe_words(None, {"model.name": "vgg16"}, warm_start=True) == "(warm start) vgg16"
     assert recipe_words("B-mnist-vgg16", {}, repeat_of=3) == "(repeat of 03) B-mnist-vgg16"
 
 

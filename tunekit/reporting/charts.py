@@ -455,7 +455,9 @@ def _trial_text(trial: Trial) -> str:
     head = f"{trial_name(trial)}, {words}"
     if trial.best is not None and not trial.seen_validation:
         head += f", best {trial.best.value:.4f} at epoch {trial.best.epoch}"
-    recipe = recipe_words(trial.baseline, dict(trial.params), trial.default, trial.repeat_of)
+    recipe = recipe_words(
+        trial.baseline, dict(trial.params), trial.default, trial.repeat_of, trial.warm_start
+    )
     reason = [f"reason: {trial.reason}"] if trial.reason else []
     lines = [line for text in (head, recipe, *reason) for line in textwrap.wrap(text, _LINE_LETTERS)]
     return "<br>".join(plain(line) for line in lines)

@@ -145,7 +145,7 @@ def trial_table(rows: list[Row], most: int | None = None) -> Table:
             accuracy,
             epoch,
             row["outcome"],
-            recipe_words(row["baseline"], row["params"], row["default"], row["repeat_of"]),
+            recipe_words(row["baseline"], row["params"], row["default"], row["repeat_of"], row["warm_start"]),
         )
     return table
 
@@ -217,6 +217,7 @@ def _trial_row(paths: SearchPaths, history: History, trial: Trial) -> Row:
         "outcome": _outcome(trial, history),
         "baseline": trial.baseline,
         "default": trial.default,
+        "warm_start": trial.warm_start,
         "repeat_of": trial.repeat_of,
         "trainings": len(history.trainings(trial)),
         "mean_val_accuracy": history.recipe_value(trial) if best else None,

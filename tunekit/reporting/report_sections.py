@@ -401,7 +401,7 @@ def _trials_section(facts: Facts) -> Section:
 
 def _trial_cells(trial: Trial) -> list[Cell]:
     best = trial.best if not trial.seen_validation else None
-    mark = trial.baseline or ("default" if trial.default else None)
+    mark = trial.baseline or ("default" if trial.default else "warm start" if trial.warm_start else None)
     if trial.repeat_of is not None:
         mark = f"repeat of {trial.repeat_of:02d}"
     return [

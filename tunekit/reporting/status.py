@@ -105,7 +105,7 @@ def unfinished_table(row: Row) -> Table:
             "-" if one["val_accuracy"] is None else f"{one['val_accuracy']:.4f}",
             "-" if one["epoch_seconds"] is None else duration(one["epoch_seconds"]),
             one["worker"] or "-",
-            recipe_words(one["baseline"], one["params"], one["default"], one["repeat_of"]),
+            recipe_words(one["baseline"], one["params"], one["default"], one["repeat_of"], one["warm_start"]),
         )
     if len(row["unfinished"]) > _MOST_ROWS:
         table.add_row("", "", "", "", "", "", f"and {len(row['unfinished']) - _MOST_ROWS} more")
@@ -137,6 +137,7 @@ def _unfinished_row(policy: SearchPolicy, settings: SearchSettings, trial: Trial
         "worker": last.worker if last and last.worker else None,
         "baseline": trial.baseline,
         "default": trial.default,
+        "warm_start": trial.warm_start,
         "repeat_of": trial.repeat_of,
         "params": dict(trial.params),
     }

@@ -294,6 +294,8 @@ class SearchRuns:
             tags["baseline"] = trial.baseline
         if trial.default:
             tags["default"] = "true"
+        if trial.warm_start:
+            tags["warm_start"] = "true"
         if trial.repeat_of is not None:
             tags["repeat_of"] = str(trial.repeat_of)
         if self._trial_seed is not None:

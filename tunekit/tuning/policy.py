@@ -145,7 +145,7 @@ class SearchPolicy(TrialPolicy):
         if len(self.history.recipes) == len(self._baselines) and self._key(default) not in self._tried:
             return self._suggest(default, default=True)
         if warm_starts := self.warm_starts_left():
-            return self._suggest(warm_starts[0])
+            return self._suggest(warm_starts[0], warm_start=True)
         return self._suggest(self._propose_new(len(self.history.trials)))
 
     def warm_starts_left(self) -> list[Params]:

@@ -170,7 +170,9 @@ class LiveView:
                 f"{trial.epoch}/{self._watched.epochs}",
                 str(self._watched.next_comparison(trial)),
                 value,
-                recipe_words(trial.baseline, dict(trial.params), trial.default, trial.repeat_of),
+                recipe_words(
+                    trial.baseline, dict(trial.params), trial.default, trial.repeat_of, trial.warm_start
+                ),
             )
         if len(running) > _MOST_RUNNING_ROWS:
             table.add_row("", "", "", "", f"and {len(running) - _MOST_RUNNING_ROWS} more")
@@ -210,7 +212,7 @@ def _end_words(watched: Watched, trial: Trial) -> str:
         "failed": f"failed: {trial.reason}",
         "lost": f"lost: {trial.reason}",
     }
-    mark = trial_mark(trial.default, trial.repeat_of)
+    mark = trial_mark(trial.default, trial.repeat_of, trial.warm_start)
     name = f"{watched.name(trial)} {mark}".rstrip()
     return f"{name} {how.get(trial.status, trial.status)}"
 
@@ -227,17 +229,23 @@ def _best_words(watched: Watched) -> str:
 
 
 def recipe_words(
-    baseline: str | None, params: dict[str, Value], default: bool = False, repeat_of: int | None = None
+    baseline: str | None,
+    params: dict[str, Value],
+    default: bool = False,
+    repeat_of: int | None = None,
+    warm_start: bool = False,
 ) -> str:
     """What a trial trains, on one line: the name of a baseline (which sets many keys), else its params."""
-    return " ".join(filter(None, (trial_mark(default, repeat_of), baseline or params_text(params))))
+    return " ".join(
+        filter(None, (trial_mark(default, repeat_of, warm_start), baseline or params_text(params)))
+    )
 
 
-def trial_mark(default: bool, repeat_of: int | None) -> str:
-    """What is special about a trial: `(default)`, `(repeat of 03)`, or nothing."""
+def trial_mark(default: bool, repeat_of: int | None, warm_start: bool) -> str:
+    """What is special about a trial: `(default)`, `(warm start)`, `(repeat of 03)`, or nothing."""
     if repeat_of is not None:
         return f"(repeat of {repeat_of:02d})"
-    return "(default)" if default else ""
+    return "(default)" if default else "(warm start)" if warm_start else ""
 
 
 def params_text(params: dict[str, Value] | object) -> str:

@@ -195,7 +195,7 @@ def _account(paths: SearchPaths, outcome: Outcome, tell: Teller | None) -> tuple
 
 def _described(space: SearchSpace, trial: Trial) -> str:
     words = trial.baseline or describe(recipe_of(space, trial))
-    return " ".join(filter(None, (words, trial_mark(trial.default, trial.repeat_of))))
+    return " ".join(filter(None, (words, trial_mark(trial.default, trial.repeat_of, trial.warm_start))))
 
 
 def _winner(file: Path) -> Classifier:

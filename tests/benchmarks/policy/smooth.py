@@ -38,11 +38,12 @@ class CurveModel:
     def __init__(self, recorded: Curves) -> None:
         """
         Args:
-            recorded: every recipe trained in full.
+            recorded: recipes trained in full; one that failed has the worst last value from there on.
         """
         self.space, self.epochs = recorded.space, recorded.epochs
         self.encoding = SpaceEncoding(recorded.space)
-        logits = np.log((recorded.values + _MARGIN) / (1 + _MARGIN - recorded.values))
+        values = np.where(np.isnan(recorded.values), recorded.final.min(), recorded.values)
+        logits = np.log((values + _MARGIN) / (1 + _MARGIN - values))
         self._axes = PCA(_COMPONENTS, svd_solver="full").fit(logits)
         components = self._axes.transform(logits)
         # Components count by their spread, the first one by 1.

@@ -27,7 +27,7 @@ from tests.benchmarks.policy.methods import METHODS, method
 from tests.benchmarks.policy.peers import OptunaStudy, RayTune
 from tests.benchmarks.policy.record import curves_of, read_table, table_of, write_table
 from tests.benchmarks.policy.runs import Task, key_of
-from tests.benchmarks.policy.smooth import REFERENCES, SmoothCurves, model_of
+from tests.benchmarks.policy.smooth import REFERENCES, CurveModel, SmoothCurves, model_of
 from tests.benchmarks.policy.warm_starts import read_warm_starts, warm_starts
 from tests.search_on_disk import lay_down_search
 from tunekit.history import Event, History
@@ -210,6 +210,14 @@ def test_smooth_curves_know_every_recipe_and_move_little_with_it() -> None:
     assert (smooth.values[first] == smooth.values[again]).all()
     assert 0 < abs(smooth.final[first] - smooth.final[nearby]) < 0.001
     assert ((smooth.values > 0) & (smooth.values < 1)).all()
+
+
+def test_a_model_takes_a_recipe_that_failed_for_the_worst() -> None:
+    curves = rising(20, epochs=12)  # the higher the learning rate the better, but for those that fail
+    failed = [Record({"optim.lr": 10 ** (-0.5 * n / 20)}, [0.9], [1.0], 2, "diverged") for n in range(20)]
+    model = CurveModel(Curves(SPACE, 12, [*curves.records, *failed]))
+    codes = np.array([model.encoding.encode({"optim.lr": lr}) for lr in (0.9, 0.1)])
+    assert model.curves(codes)[0, -1] < model.curves(codes)[1, -1]
 
 
 def test_a_replay_in_smooth_curves_is_measured_by_random_recipes() -> None:
