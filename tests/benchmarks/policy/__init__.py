@@ -3,22 +3,32 @@ r"""How soon a policy finds a good recipe, against others, in recorded learning 
     make bench-policy
     .venv/bin/python -m tests.benchmarks.policy --seeds 3 --methods tunekit random ray
 
-The curves are real: random recipes of the space `resnet`, each trained in full on digits, in
-results/curves-resnet-digits.json.gz. They come from a search without early stopping:
+The curves are real: random recipes of the space `resnet`, each trained in full on digits and on MNIST, in
+results/curves-resnet-*.json.gz. They come from searches without early stopping:
 
     tunekit search digits --space resnet --sampler random --scheduler none --samples 400 --epochs 27 \
         --val-fraction 0.5 --seed 4 --name curves
+    tunekit search mnist --space resnet --sampler random --scheduler none --samples 300 --epochs 27 \
+        --train-limit 2719 --val-fraction 0.7356 --set input.size=8 --seed 1 --name curves-mnist
     .venv/bin/python -m tests.benchmarks.policy.record results/curves results/curves-resnet-digits.json.gz \
         --hardware "2 cores of ..."
 
-That is one table of 400 recipes, replayed by nearest neighbour. With --smooth any recipe has a curve of its
-own, that of a model (smooth.py): for each of five tasks one fitted on 200 recorded recipes of small networks,
-in results/curves-small-networks-*.json.gz (recorded by small_networks.py), and one fitted on the 400 recipes
-of residual networks. Each of these two families is compared by itself. How well the models rank recipes is
+A table is replayed by nearest neighbour. With --smooth any recipe has a curve of its own, that of a model
+(smooth.py): for each of five tasks one fitted on 200 recorded recipes of small networks, in
+results/curves-small-networks-*.json.gz (recorded by small_networks.py), and one fitted on each table of
+residual networks. Each of these two families is compared by itself. How well the models rank recipes is
 printed by cross_validation.py.
 
     .venv/bin/python -m tests.benchmarks.policy --smooth
     .venv/bin/python -m tests.benchmarks.policy.cross_validation
+
+The space `resnet` has warm starts, chosen from these tables and one of CIFAR-10 (warm_starts.py). A replay
+uses none unless it is told which. For what they are worth on data that had no say:
+
+    .venv/bin/python -m tests.benchmarks.policy.warm_starts \
+        results/curves-resnet-mnist.json.gz results/curves-resnet-cifar10.json.gz > others.toml
+    .venv/bin/python -m tests.benchmarks.policy --smooth --tables results/curves-resnet-digits.json.gz \
+        --warm-starts others.toml --methods tunekit cold ray
 
 Every method searches them in the same virtual-clock loop (`tunekit.tuning.replay`) with 4 workers, for as
 many epochs as 40 full trainings have. In the recorded curves a proposed recipe behaves like the one nearest

@@ -24,7 +24,7 @@ from tunekit.errors import SearchError, nearest
 from tunekit.paths import atomic_write
 from tunekit.tuning.replay import Floats
 
-TABLES = [Path("results/curves-resnet-digits.json.gz")]
+TABLES = [Path(f"results/curves-resnet-{data}.json.gz") for data in ("digits", "mnist")]
 SMOOTH_TABLES = [
     Path(f"results/curves-small-networks-{task}.json.gz")
     for task in ("cifar", "hard", "mnist", "animal", "imb")
@@ -88,7 +88,9 @@ def _arguments() -> argparse.Namespace:
         help=f"default: {' '.join(usual)}; others: {others}, or any SAMPLER+SCHEDULER[@GRACE] of tunekit",
     )
     parser.add_argument("--smooth", action="store_true", help="in smooth curves, fitted on the tables")
-    parser.add_argument("--tables", nargs="+", type=Path, help="default: resnet-digits; smooth: all")
+    parser.add_argument(
+        "--tables", nargs="+", type=Path, help="default: those of residual networks; smooth: all"
+    )
     parser.add_argument(
         "--warm-starts", type=Path, metavar="FILE", help="that tunekit's rows try first; see warm_starts.py"
     )
