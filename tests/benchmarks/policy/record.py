@@ -27,10 +27,15 @@ Table = Mapping[str, Any]
 
 
 def table_of(paths: SearchPaths, hardware: str) -> Table:
-    """The trials of a search that are known to their end, with the conditions under which they ran."""
+    """The trials of a search that are known to their end, with the conditions under which they ran.
+
+    Without its default recipe: the recipes of a table are random draws.
+    """
     settings = SearchSettings.load(paths)
     space = load_space(paths.space).with_fixed(settings.fixed)
-    records = records_of(History.read(paths.history), space, settings.epochs)
+    default = space.default_params()
+    known = records_of(History.read(paths.history), space, settings.epochs)
+    records = [record for record in known if record.params != default]
     conditions = (
         "dataset",
         "epochs",

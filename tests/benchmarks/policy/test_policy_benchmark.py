@@ -57,11 +57,13 @@ def test_a_table_holds_what_was_recorded(tmp_path: Path) -> None:
     paths.history.unlink()
     history = History(paths.history)
     for trial, values in enumerate(((0.12344, 0.23456, 0.5), (0.25,))):
-        history.append(Event("suggest", trial, params={"optim.lr": 0.1}))
+        history.append(Event("suggest", trial, params={"optim.lr": 0.2}))
         for epoch, value in enumerate(values, start=1):
             metrics = {"epoch_seconds": 0.12345, "train_loss": 1.0}
             history.append(Event("result", trial, epoch=epoch, value=value, metrics=metrics))
     history.append(Event("complete", 0), Event("fail", 1, epoch=2, reason="diverged"))
+    history.append(Event("suggest", 2, params={"optim.lr": 0.1}, default=True))  # is no random draw
+    history.append(Event("fail", 2, epoch=1))
     history.close()
     file = tmp_path / "table.json.gz"
     write_table(table_of(paths, "2 cores"), file)
@@ -73,8 +75,8 @@ def test_a_table_holds_what_was_recorded(tmp_path: Path) -> None:
     curves = curves_of(table)
     assert curves.space.fixed == {"optim.name": "adam"}
     assert curves.records == (
-        Record({"optim.lr": 0.1}, [0.1234, 0.2346, 0.5], [0.123, 0.123, 0.123]),
-        Record({"optim.lr": 0.1}, [0.25], [0.123], 2, "diverged"),
+        Record({"optim.lr": 0.2}, [0.1234, 0.2346, 0.5], [0.123, 0.123, 0.123]),
+        Record({"optim.lr": 0.2}, [0.25], [0.123], 2, "diverged"),
     )
 
 
