@@ -198,7 +198,7 @@ class SearchSpace:
 
     def warm_start_params(self) -> list[dict[str, Value]]:
         """What to propose first: recipes that served on other data (Feurer et al. 2022, "Auto-Sklearn 2.0",
-        JMLR 23, section 3.1, call such a list a portfolio).
+        JMLR 23, call such a list a portfolio).
 
         What a `[[warm_start]]` does not say is as in the default recipe; keys that were fixed since are
         passed over.

@@ -121,8 +121,8 @@ class SearchPolicy(TrialPolicy):
 
         An interrupted one first, then the baselines, then what is promoted, then what is repeated, then
         proposals: the space's default recipe, the warm starts, and then what the sampler proposes. No
-        recipe is proposed twice. When there are no more proposals, the best trial of all
-        goes on if it is paused: what wins a search was trained in full.
+        recipe is proposed twice. When there are no more proposals, the best trial of all goes on if it is
+        paused: what wins a search was trained in full.
 
         Paused trials that can never go on are stopped before, so that nobody keeps their checkpoints.
 

@@ -7,7 +7,7 @@ them: choose from the tables of other data, and replay with `--warm-starts FILE`
 
 They are those with the lowest mean regret over the tables: a recipe has the accuracy that was recorded where
 it was trained, and elsewhere that of the model of the table's curves (smooth.py). Portfolios whose members
-complement each other (Feurer et al. 2022, "Auto-Sklearn 2.0", JMLR 23, section 3.1) need more data sets.
+complement each other (Feurer et al. 2022, "Auto-Sklearn 2.0", JMLR 23) need more data sets.
 """
 
 from __future__ import annotations
