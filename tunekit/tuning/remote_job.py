@@ -90,8 +90,8 @@ def run_remotely(address: str, command: RemoteCommand, say: Say, note: Say) -> i
     search_paths(Path(), command.trains)  # a name that suits
     with _spoken_to(address) as client:
         job = _submit(client, address, command)
-        note(f"Runs as job {job} on {address}; Ctrl-C leaves it running.")
-        return _follow(client, address, job, command.trains, say, note)
+        first = f"Runs as job {job} on {address}; Ctrl-C leaves it running."
+        return _follow(client, address, job, command.trains, say, note, first)
 
 
 def attach(address: str, name: str | None, say: Say, note: Say) -> int:
@@ -201,9 +201,11 @@ def _environment(command: RemoteCommand) -> Iterator[dict[str, Any]]:
         yield environment
 
 
-def _follow(client: Any, address: str, job: str, name: str, say: Say, note: Say) -> int:
+def _follow(client: Any, address: str, job: str, name: str, say: Say, note: Say, first: str = "") -> int:
     there = f" {name} --address {address}"
     try:
+        if first:  # here, since who reads it may press Ctrl-C at once
+            note(first)
         for line in _lines(client, job):
             say(line)
         code = _exit_code(client, job)
