@@ -50,6 +50,7 @@ from tunekit.reporting.retraining_tables import failure_lines, model_lines, open
 from tunekit.reporting.training_spans import busy_share, nodes_of_lanes, training_spans
 from tunekit.retraining.findings import find_result
 from tunekit.retraining.test_set import openings
+from tunekit.tuning.progress import trial_mark
 
 _PICTURES = {
     "confusion": "Which classes are taken for which",
@@ -401,9 +402,7 @@ def _trials_section(facts: Facts) -> Section:
 
 def _trial_cells(trial: Trial) -> list[Cell]:
     best = trial.best if not trial.seen_validation else None
-    mark = trial.baseline or ("default" if trial.default else "warm start" if trial.warm_start else None)
-    if trial.repeat_of is not None:
-        mark = f"repeat of {trial.repeat_of:02d}"
+    mark = trial_mark(trial.default, trial.repeat_of, trial.warm_start).strip("()") or trial.baseline
     return [
         Cell(f"{trial.id:02d}", float(trial.id), True),
         word(OUTCOMES[trial.status][0]),
