@@ -27,6 +27,7 @@ _SQLITE = "sqlite:///"
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _CHECK_TIMEOUT = 3.0  # seconds
 _START_TIMEOUT = 90.0  # seconds; the first start reads some 100 MB of Python
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ACCEPTED = "http://HOST:PORT, https://HOST or sqlite:////ABSOLUTE/PATH.db"
 _URI = "MLFLOW_TRACKING_URI"
 LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")  # where MLflow's client looks for them
@@ -260,28 +261,40 @@ def _is_free(host: str, port: int) -> bool:
 
 
 def _serve(command: list[str], host: str, port: int, say: Callable[[str], None]) -> None:
+    early: list[int] = []  # signals that came before there was a process to end
+    kept = {number: signal.signal(number, lambda number, _: early.append(number)) for number in _ENDING}
+    try:
+        process = _start(command)
+        try:
+            for number in _ENDING:
+                signal.signal(number, _interrupt)
+            if early:
+                return
+            _wait_until_up(process, host, port)
+            page = f"http://{host}:{port}/#/experiments?workflowType=machine_learning"
+            say(f"MLflow UI: {page} (Ctrl-C ends it)")
+            process.wait()
+        except KeyboardInterrupt:
+            return
+        finally:
+            _end_group(process)
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    raise TrackingError(f"MLflow ended by itself with code {process.returncode}")
+
+
+def _start(command: list[str]) -> subprocess.Popen[bytes]:
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     # In a session of its own Ctrl-C reaches only us, and we can end the server and all its children.
     with login_withheld():
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             env={**os.environ, "MLFLOW_LOGGING_LEVEL": "WARNING", **quiet},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-    kept = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        _wait_until_up(process, host, port)
-        say(f"MLflow UI: http://{host}:{port}/#/experiments?workflowType=machine_learning (Ctrl-C ends it)")
-        process.wait()
-    except KeyboardInterrupt:
-        return
-    finally:
-        _end_group(process)
-        for number, handler in kept.items():
-            signal.signal(number, handler)
-    raise TrackingError(f"MLflow ended by itself with code {process.returncode}")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
