@@ -80,7 +80,7 @@ def _hyperband(curves: Curves, seed: int) -> Policy:
 
 METHODS = {
     "tunekit": Method("**tunekit's defaults**", _default),
-    "cold": Method("tunekit without warm starts", _without_warm_starts, usual=False),
+    "no-warm-starts": Method("tunekit without warm starts", _without_warm_starts, usual=False),
     "random": ours("random", "none"),
     "random+asha": ours("random", "asha"),
     "tpe": Method("Optuna TPE, no early stopping", _tpe, "optuna"),
