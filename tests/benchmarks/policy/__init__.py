@@ -25,9 +25,9 @@ printed by cross_validation.py.
 The space `resnet` has warm starts, chosen from these tables (warm_starts.py) and by trainings on CIFAR-10. A
 replay uses none unless it is told which. For what such warm starts are worth on data that had no say:
 
-    .venv/bin/python -m tests.benchmarks.policy.warm_starts results/curves-resnet-mnist.json.gz > of-mnist.toml
+    .venv/bin/python -m tests.benchmarks.policy.warm_starts results/curves-resnet-mnist.json.gz > mnist.toml
     .venv/bin/python -m tests.benchmarks.policy --smooth --tables results/curves-resnet-digits.json.gz \
-        --warm-starts of-mnist.toml --methods tunekit no-warm-starts ray
+        --warm-starts mnist.toml --methods tunekit no-warm-starts ray
 
 Every method searches them in the same virtual-clock loop (`tunekit.tuning.replay`) with 4 workers, for as
 many epochs as 40 full trainings have. In the recorded curves a proposed recipe behaves like the one nearest
