@@ -137,7 +137,9 @@ def _print(family: Sequence[Path], outcomes: Mapping[str, Replays], smooth: bool
     print(markdown(outcomes, {name: method(name).title for name in outcomes}, budget) + "\n")
     if not smooth:
         long = suggestion_ms_after(_LONG_HISTORY, curves[0])
-        print(f"A suggestion of tunekit with {_LONG_HISTORY} trials in the history: median {long:.0f} ms.")
+        middle, high = np.percentile(long, (50, 95))
+        words = f"median {middle:.0f} ms, 95th percentile {high:.0f} ms, at most {max(long):.0f} ms"
+        print(f"A suggestion of tunekit with {_LONG_HISTORY} trials in the history: {words}.")
 
 
 def _conditions(table: Table, final: Floats, smooth: bool) -> str:
