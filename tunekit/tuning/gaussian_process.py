@@ -95,41 +95,53 @@ class GaussianProcess:
         return GaussianProcess(np.vstack([self._rows, rows]), targets, self._choice, self._hyper)
 
     def _kernel(self, a: Array, b: Array) -> Array:
-        weights, ranges = self._hyper.weights, ~self._choice
-        scaled_a, scaled_b = (rows[:, ranges] * np.sqrt(weights[ranges]) for rows in (a, b))
+        last = np.maximum(a.max(axis=0), b.max(axis=0))
+        scaled_a, scaled_b = self._scaled(a, last), self._scaled(b, last)
         squared = np.square(scaled_a).sum(1)[:, None] + np.square(scaled_b).sum(1) - 2 * scaled_a @ scaled_b.T
-        for key in np.flatnonzero(self._choice):
-            squared += weights[key] * (a[:, key, None] != b[:, key])
         return _matern(np.maximum(squared, 0.0))
+
+    def _scaled(self, rows: Array, last: Array) -> Array:
+        """Columns whose plain squared distance is the weighted one: one for each choice up to the `last`."""
+        weights, ranges = self._hyper.weights, ~self._choice
+        columns = [rows[:, ranges] * np.sqrt(weights[ranges])]
+        for key in np.flatnonzero(self._choice):
+            choices = np.arange(-1.0, last[key] + 1)
+            columns.append((rows[:, key, None] == choices) * np.sqrt(weights[key] / 2))
+        return np.hstack(columns)
 
 
 class _Objective:
-    """Negative log posterior of log length scales and log noise, with its gradient."""
+    """Negative log posterior of log length scales and log noise, with its gradient.
+
+    Covariances are symmetric, so one half of them is computed.
+    """
 
     def __init__(self, distances: Array, targets: Array) -> None:
-        self._distances = distances  # (parameters, n, n)
+        self._pairs = np.tril_indices(len(targets), -1)
+        self._distances = distances[:, *self._pairs]  # (parameters, pairs)
         self._targets = targets
         self.log_scale = 0.3 + np.log(len(distances)) / 2  # mean of the prior: sqrt(parameters), times 1.35
 
     def __call__(self, logs: Array) -> tuple[float, Array]:
         scales, noise = logs[:-1], np.exp(logs[-1])
         weights = np.exp(-2 * scales)
-        squared = np.tensordot(weights, self._distances, 1)
+        squared = weights @ self._distances
         root = np.sqrt(squared)
         decay = np.exp(-_SQRT5 * root)
-        covariance = (1 + _SQRT5 * root + 5 / 3 * squared) * decay
-        covariance[np.diag_indices(len(covariance))] += noise + _JITTER
+        falling = (1 + _SQRT5 * root) * decay
+        covariance = np.diag(np.full(len(self._targets), 1 + noise + _JITTER))
+        covariance[self._pairs] = falling + 5 / 3 * squared * decay
         factor = cho_factor(covariance, lower=True)
         inverse = cho_solve(factor, np.eye(len(covariance)))
         solved = inverse @ self._targets
-        pull = np.outer(solved, solved) - inverse
-        slope = 5 / 3 * (1 + _SQRT5 * root) * decay * pull
-        by_scale = -0.5 * weights * np.tensordot(self._distances, slope, 2)
+        pull = solved[self._pairs[0]] * solved[self._pairs[1]] - inverse[self._pairs]
+        by_scale = -5 / 3 * weights * (self._distances @ (falling * pull))
         off_scale = (scales - self.log_scale) / _LOG_SCALE_SPREAD
         off_noise = (logs[-1] - _LOG_NOISE[0]) / _LOG_NOISE[1]
         value = 0.5 * self._targets @ solved + np.log(np.diag(factor[0])).sum()
         value += 0.5 * np.square(off_scale).sum() + 0.5 * off_noise**2
-        by_noise = -0.5 * np.trace(pull) * noise + off_noise / _LOG_NOISE[1]
+        own_pull = np.square(solved).sum() - np.trace(inverse)
+        by_noise = -0.5 * own_pull * noise + off_noise / _LOG_NOISE[1]
         return float(value), np.append(by_scale + off_scale / _LOG_SCALE_SPREAD, by_noise)
 
 
