@@ -97,6 +97,10 @@ class Curves:
         """
         return int(np.minimum(np.abs(self._codes - self._code(params)), 1.0).sum(axis=1).argmin())
 
+    def value(self, record: int, epoch: int) -> float:
+        """Validation accuracy of a record after an epoch, 1 for the first."""
+        return float(self.values[record, epoch - 1])
+
     def _code(self, params: Mapping[str, Value]) -> Floats:
         # Two codes differ by 1 or more where keys count 1: choices are whole numbers, inactive is -1.
         return np.nan_to_num(self._encoding.encode(params), nan=-1.0)
@@ -214,7 +218,7 @@ class _Running:
             self._note_incumbent()
             self.policy.fail(trial, epoch, record.reason or "failed")
             return False
-        self.latest[trial] = float(self.curves.values[index, epoch - 1])
+        self.latest[trial] = self.curves.value(index, epoch)
         self._note_incumbent()
         decision = self.policy.report(trial, epoch, self.latest[trial])
         goes_on = decision == "continue" and epoch < self.curves.epochs

@@ -22,6 +22,11 @@ printed by cross_validation.py.
     .venv/bin/python -m tests.benchmarks.policy --smooth
     .venv/bin/python -m tests.benchmarks.policy.cross_validation
 
+Both are models of training. In live.py every trial really trains, a small network in seconds, on tasks of its
+own; a test set judges what a method holds for the best.
+
+    .venv/bin/python -m tests.benchmarks.policy.live DATA_DIR
+
 The space `resnet` has warm starts, chosen from these tables (warm_starts.py) and by trainings on CIFAR-10. A
 replay uses none unless it is told which. For what such warm starts are worth on data that had no say:
 

@@ -6,9 +6,7 @@ What is measured, and how to get Syne Tune: see tests/benchmarks/policy/__init__
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import groupby, product
 from pathlib import Path
@@ -18,10 +16,9 @@ import numpy as np
 from tests.benchmarks.policy.comparison import Outcome, Replays, markdown
 from tests.benchmarks.policy.methods import METHODS, installed, method, suggestion_ms_after
 from tests.benchmarks.policy.record import Table, read_table
-from tests.benchmarks.policy.runs import TRAININGS, WORKERS, Task, curves_for, key_of, replayed
+from tests.benchmarks.policy.runs import TRAININGS, WORKERS, Task, curves_for, key_of, outcome_of, remembered
 from tests.benchmarks.policy.smooth import REFERENCES
 from tunekit.errors import SearchError, nearest
-from tunekit.paths import atomic_write
 from tunekit.tuning.replay import Floats
 
 TABLES = [Path(f"results/curves-resnet-{data}.json.gz") for data in ("digits", "mnist")]
@@ -39,15 +36,8 @@ def main() -> None:
     arguments = _arguments()
     families = _families(arguments.tables)
     tasks = {key_of(task): task for family in families for task in _tasks(family, arguments)}
-    known = _known(arguments.out)
-    todo = {key: task for key, task in tasks.items() if key not in known and installed(task.method)}
-    for number, (key, outcome) in enumerate(replayed(todo, arguments.processes), start=1):
-        known = {**_known(arguments.out), key: outcome}  # another environment may write there too
-        with atomic_write(arguments.out) as temporary:
-            temporary.write_text(json.dumps(known))
-        task = tasks[key]
-        words = f"{task.method}, {task.table.name}, seed {task.seed}"
-        print(f"Replayed {number} of {len(todo)}: {words}", file=sys.stderr)
+    todo = {key: task for key, task in tasks.items() if installed(task.method)}
+    known = remembered(outcome_of, todo, arguments.out, arguments.processes)
     for family in families:
         outcomes: dict[str, list[list[Outcome]]] = {}
         for name, path in product(arguments.methods, family):
@@ -65,10 +55,6 @@ def _tasks(family: Sequence[Path], arguments: argparse.Namespace) -> list[Task]:
     seeds = range(arguments.seeds or math.ceil(_REPLAYS / len(family)))
     rows = product(family, arguments.methods, seeds)
     return [Task(*row, arguments.smooth, arguments.warm_starts) for row in rows]
-
-
-def _known(out: Path) -> dict[str, Outcome]:
-    return json.loads(out.read_text()) if out.is_file() else {}
 
 
 def _arguments() -> argparse.Namespace:

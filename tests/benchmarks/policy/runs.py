@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tests.benchmarks.policy.comparison import Outcome, regret_of
 from tests.benchmarks.policy.methods import method, sources
 from tests.benchmarks.policy.record import curves_of, read_table
 from tests.benchmarks.policy.smooth import SmoothCurves, model_of
 from tests.benchmarks.policy.warm_starts import read_warm_starts
-from tunekit.tuning.replay import Curves, replay
+from tunekit.paths import atomic_write
+from tunekit.tuning.replay import Curves, Replay, Step, replay
+
+AnyTask = TypeVar("AnyTask")
 
 WORKERS = 4
 TRAININGS = 40  # full trainings that the budget would pay for
@@ -51,16 +55,36 @@ def curves_for(table: Path, smooth: bool) -> Curves:
     return SmoothCurves(model_of(table)) if smooth else curves_of(read_table(table))
 
 
-def replayed(todo: Mapping[str, Task], processes: int) -> Iterator[tuple[str, Outcome]]:
-    """Outcomes by key, as they come."""
+def remembered(
+    run: Callable[[AnyTask], Outcome], tasks: Mapping[str, AnyTask], out: Path, processes: int
+) -> dict[str, Outcome]:
+    """Outcomes by key, of all that is known; each is written to a file as it comes, and runs once.
+
+    Args:
+        run: makes the outcome of a task; importable, since it runs in other processes.
+        tasks: by the key of their outcome.
+        out: JSON; another environment may write there at the same time.
+        processes: that run tasks.
+    """
+    known = _read(out)
+    todo = {key: task for key, task in tasks.items() if key not in known}
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(_outcome, task): key for key, task in todo.items()}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        futures = {pool.submit(run, task): key for key, task in todo.items()}
+        for number, future in enumerate(as_completed(futures), start=1):
+            known = {**_read(out), futures[future]: future.result()}
+            with atomic_write(out) as temporary:
+                temporary.write_text(json.dumps(known))
+            print(f"{number} of {len(todo)}: {todo[futures[future]]}", file=sys.stderr)
+    return known
 
 
-def _outcome(task: Task) -> Outcome:
+def _read(out: Path) -> dict[str, Outcome]:
+    return json.loads(out.read_text()) if out.is_file() else {}
+
+
+def outcome_of(task: Task) -> Outcome:
+    """Replay a task."""
     warnings.simplefilter("ignore")  # of the libraries that are compared
     curves = curves_for(task.table, task.smooth)
     curves.space = replace(curves.space, warm_starts=read_warm_starts(task.warm_starts))
@@ -68,11 +92,19 @@ def _outcome(task: Task) -> Outcome:
     with redirect_stdout(sys.stderr):
         policy = method(task.method).make(curves, task.seed)
         found = replay(policy, curves, WORKERS, TRAININGS * curves.epochs)
-    # A new value of the same recipe changes nothing here.
-    changes = [next(steps) for _, steps in groupby(found.steps, key=lambda step: step.record)]
+    regret = [regret_of(curves.final[step.record], references) for step in incumbents(found)]
+    return {"regret": regret, **course(found)}
+
+
+def incumbents(found: Replay) -> list[Step]:
+    """The steps at which another trial becomes the best; a new value of the same changes nothing."""
+    return [next(steps) for _, steps in groupby(found.steps, key=lambda step: step.record)]
+
+
+def course(found: Replay) -> Outcome:
+    """All of an outcome but its regret."""
     return {
-        "epochs": [step.epochs for step in changes],
-        "regret": [regret_of(curves.final[step.record], references) for step in changes],
+        "epochs": [step.epochs for step in incumbents(found)],
         "trials": found.trials,
         "suggestion_ms": [round(1000 * seconds, 3) for seconds in found.suggestion_seconds],
     }

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ dropout = { low = 0.0, high = 1.0 }
 """
 
 Samples = tuple[NDArray[Any], NDArray[Any]]  # (n, features) and (n,): the classes
-Split = tuple[Tensor, Tensor, Tensor, Tensor]  # training samples and classes, and those that judge
+Part = tuple[Tensor, Tensor]  # some samples and their classes
 
 
 def _cifar(data_dir: Path) -> Samples:
@@ -100,14 +100,13 @@ TASKS: dict[str, Callable[[Path], Samples]] = {
 }
 
 
-def split_of(samples: Samples) -> Split:
-    """Shuffled samples of mean 0 and standard deviation 1: the first 400 train, the next 900 judge."""
+def parts_of(samples: Samples, *counts: int) -> list[Part]:
+    """Shuffled samples of mean 0 and standard deviation 1, in parts of so many."""
     values, classes = samples
     values = (values - values.mean(0)) / (values.std(0) + 1e-6)
-    order = np.random.default_rng(0).permutation(len(values))
+    order = np.random.default_rng(0).permutation(len(values))[: sum(counts)]
     inputs, labels = torch.tensor(values[order]).float(), torch.tensor(classes[order]).long()
-    train, judge = slice(_TRAIN), slice(_TRAIN, _TRAIN + _JUDGE)
-    return inputs[train], labels[train], inputs[judge], labels[judge]
+    return list(zip(torch.split(inputs, list(counts)), torch.split(labels, list(counts)), strict=True))
 
 
 def random_recipe(rng: np.random.Generator) -> dict[str, Value]:
@@ -127,7 +126,7 @@ def random_recipe(rng: np.random.Generator) -> dict[str, Value]:
     }
 
 
-def network_of(recipe: dict[str, Any], features: int, classes: int) -> nn.Sequential:
+def network_of(recipe: Mapping[str, Any], features: int, classes: int) -> nn.Sequential:
     """Layers that narrow from `units` to the number of classes, and drop less the later they are."""
     layers = recipe["layers"]
     modules: list[nn.Module] = []
@@ -139,35 +138,63 @@ def network_of(recipe: dict[str, Any], features: int, classes: int) -> nn.Sequen
     return nn.Sequential(*modules, nn.Linear(features, classes))
 
 
-def trained(recipe: dict[str, Any], split: Split, seed: int) -> tuple[list[float], list[float]]:
-    """Train with SGD and cosine annealing: validation accuracy and seconds of every epoch."""
-    inputs, labels, judges, answers = split
-    torch.manual_seed(seed)
-    network = network_of(recipe, inputs.shape[1], int(answers.max()) + 1)
-    lr, momentum, decay = recipe["lr"], recipe["momentum"], recipe["weight_decay"]
-    optimizer = torch.optim.SGD(network.parameters(), lr, momentum, weight_decay=decay, fused=True)
-    accuracies, seconds = [], []
-    for epoch in range(EPOCHS):
-        clock = time.perf_counter()
-        optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + np.cos(np.pi * epoch / EPOCHS))
-        _train_epoch(network, optimizer, inputs, labels, recipe["batch_size"])
-        network.eval()
+class Training:
+    """A recipe in training with SGD and cosine annealing, an epoch at a time.
+
+    Trainings may take turns: each goes on with random numbers of its own.
+    """
+
+    def __init__(self, recipe: Mapping[str, Any], train: Part, classes: int, seed: int) -> None:
+        """
+        Args:
+            recipe: of `SPACE`.
+            train: the samples that it learns from.
+            classes: how many there are.
+            seed: of the weights, of the order of the samples and of dropout.
+        """
+        torch.manual_seed(seed)
+        self._recipe, self._train = recipe, train
+        self._network = network_of(recipe, train[0].shape[1], classes)
+        weights, lr, momentum = self._network.parameters(), recipe["lr"], recipe["momentum"]
+        decay = recipe["weight_decay"]
+        self._optimizer = torch.optim.SGD(weights, lr, momentum, weight_decay=decay, fused=True)
+        self._random = torch.get_rng_state()
+        self.epoch = 0
+
+    def train_epoch(self) -> None:
+        """Train for one more epoch."""
+        torch.set_rng_state(self._random)
+        annealed = 0.5 * (1 + np.cos(np.pi * self.epoch / EPOCHS))
+        self._optimizer.param_groups[0]["lr"] = self._recipe["lr"] * annealed
+        self._network.train()
+        inputs, labels = self._train
+        for batch in torch.split(torch.randperm(len(inputs)), self._recipe["batch_size"]):
+            if len(batch) > 1:  # batch norm needs two
+                loss = cross_entropy(self._network(inputs[batch]), labels[batch])
+                self._optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                self._optimizer.step()
+        self._random = torch.get_rng_state()
+        self.epoch += 1
+
+    def accuracy(self, part: Part) -> float:
+        """The share of samples whose class the network names."""
+        inputs, labels = part
+        self._network.eval()
         with torch.no_grad():
-            accuracies.append(float((network(judges).argmax(1) == answers).float().mean()))
+            return float((self._network(inputs).argmax(1) == labels).float().mean())
+
+
+def trained(recipe: dict[str, Any], train: Part, judge: Part, seed: int) -> tuple[list[float], list[float]]:
+    """Train in full: validation accuracy and seconds of every epoch."""
+    training = Training(recipe, train, int(judge[1].max()) + 1, seed)
+    accuracies, seconds = [], []
+    for _ in range(EPOCHS):
+        clock = time.perf_counter()
+        training.train_epoch()
+        accuracies.append(training.accuracy(judge))
         seconds.append(time.perf_counter() - clock)
     return accuracies, seconds
-
-
-def _train_epoch(
-    network: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, batch_size: int
-) -> None:
-    network.train()
-    for batch in torch.split(torch.randperm(len(inputs)), batch_size):
-        if len(batch) > 1:  # batch norm needs two
-            loss = cross_entropy(network(inputs[batch]), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
 
 
 def recorded(task: str, data_dir: Path, count: int = RECIPES) -> list[dict[str, Any]]:
@@ -175,12 +202,12 @@ def recorded(task: str, data_dir: Path, count: int = RECIPES) -> list[dict[str, 
 
     Each epoch's seconds are the mean of the recipe's epochs.
     """
-    split = split_of(TASKS[task](data_dir))
+    train, judge = parts_of(TASKS[task](data_dir), _TRAIN, _JUDGE)
     rng = np.random.default_rng(_seed_of(task))
     recipes = []
     for seed in range(count):
         params = random_recipe(rng)
-        accuracies, seconds = trained(params, split, seed)
+        accuracies, seconds = trained(params, train, judge, seed)
         values = [round(accuracy, 4) for accuracy in accuracies]
         recipes.append(
             {"params": params, "values": values, "seconds": [round(float(np.mean(seconds)), 5)] * EPOCHS}

@@ -11,7 +11,7 @@ from optuna.pruners import HyperbandPruner, NopPruner
 from optuna.trial import TrialState
 from scipy.stats import spearmanr
 
-from tests.benchmarks.policy import small_networks
+from tests.benchmarks.policy import live, small_networks
 from tests.benchmarks.policy.__main__ import SMOOTH_TABLES, TABLES, main
 from tests.benchmarks.policy.comparison import (
     Replays,
@@ -184,6 +184,56 @@ def test_a_small_network_is_trained_as_it_was_recorded(tmp_path: Path) -> None:
     table = small_networks.table_of("hard", [fresh], "2 cores")
     assert {**read_table(HARD), **table}.keys() == table.keys()
     assert SearchSpace.from_dict(tomllib.loads(table["space"])).parameters == CURVES.space.parameters
+
+
+def test_live_trainings_take_turns_without_disturbing_each_other(tmp_path: Path) -> None:
+    samples = small_networks.TASKS["hard"](tmp_path)
+    recipes = [small_networks.random_recipe(np.random.default_rng(seed)) for seed in range(2)]
+    one_by_one, by_turns = live.LiveCurves(samples, 0), live.LiveCurves(samples, 0)
+    for curves in (one_by_one, by_turns):
+        assert [curves.nearest(recipe) for recipe in recipes] == [0, 1]
+    alone = [[one_by_one.value(place, epoch) for epoch in (1, 2, 3)] for place in (1, 0)]
+    in_turn = [[by_turns.value(place, epoch) for place in (1, 0)] for epoch in (1, 2, 3)]
+    assert np.array_equal(np.transpose(in_turn), alone)
+    assert by_turns.test_accuracy(0) == one_by_one.test_accuracy(0)
+
+
+def test_a_recipe_that_is_proposed_again_is_trained_again(tmp_path: Path) -> None:
+    curves = live.LiveCurves(small_networks.TASKS["hard"](tmp_path), 0)
+    recipe = small_networks.random_recipe(np.random.default_rng(0))
+    accuracies = [[curves.value(curves.nearest(recipe), 1)] for _ in range(4)]
+    assert len(np.unique(accuracies)) > 1
+
+
+def test_what_tests_an_incumbent_is_not_what_judged_it() -> None:
+    rng = np.random.default_rng(0)
+    classes = rng.integers(2, size=2000)
+    inputs = rng.standard_normal((2000, 5)) + 4 * classes[:, None]
+    unseen = np.random.default_rng(0).permutation(2000)[1300:]  # 400 train, 900 judge
+    classes[unseen] = 1 - classes[unseen]
+    curves = live.LiveCurves((inputs, classes), 0)
+    recipe = {"batch_size": 16, "lr": 0.03, "momentum": 0.9, "weight_decay": 1e-5, "layers": 1}
+    place = curves.nearest({**recipe, "units": 32, "dropout": 0.0})
+    assert curves.value(place, 5) > 0.95
+    assert curves.test_accuracy(place) < 0.05
+
+
+def test_live_searches_are_printed_with_their_regret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = [live.LiveTask(tmp_path, "odd", *search) for search in (("random", 0), ("random", 1))]
+    reference = live.LiveTask(tmp_path, "odd", live.REFERENCE, live.REFERENCE_SEED)
+    outcome = {"epochs": [5], "trials": 40, "suggestion_ms": [1.0]}
+    known = {live.key_of(task): {**outcome, "accuracy": [0.7]} for task in tasks}
+    known[live.key_of(reference)] = {"accuracy": [0.5, 0.6, 0.9]}
+    out = tmp_path / "known.json"
+    out.write_text(json.dumps(known))
+    options = ["--methods", "random", "--tasks", "odd", "--seeds", "2", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", ["live", str(tmp_path), *options])
+    live.main()
+    printed = capsys.readouterr().out
+    assert "- odd: MNIST, odd or even, 24 principal components. Test accuracy: best 0.900" in printed
+    assert "| tunekit: random, none | 66.7 (66.7 to 66.7) |" in printed
 
 
 @pytest.mark.parametrize("table", [HARD, RESNETS])
