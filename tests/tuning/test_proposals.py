@@ -13,6 +13,7 @@ from tunekit.space import Params
 from tunekit.tuning.evidence import Evidence, Observation
 from tunekit.tuning.policy import Suggestion
 from tunekit.tuning.proposals import SAMPLERS, propose
+from tunekit.tuning.rung_model import taught_by
 
 TRUTH = hill(0.7, 0.3)
 ENOUGH = search(drawn(24, 0), (3, 24, lambda params: 0.5 * TRUTH(params)), (9, 17, TRUTH), (27, 5, TRUTH))
@@ -21,7 +22,8 @@ ENOUGH = search(drawn(24, 0), (3, 24, lambda params: 0.5 * TRUTH(params)), (9, 1
 def proposals(
     sampler: str, evidence: Evidence, *earlier: Evidence, seeds: int = 40
 ) -> list[dict[str, Value]]:
-    return [propose(sampler, SPACE, evidence, earlier, (seed, 7)) for seed in range(seeds)]
+    taught = taught_by(SPACE, earlier)
+    return [propose(sampler, SPACE, evidence, taught, (seed, 7)) for seed in range(seeds)]
 
 
 def worst(params: Params) -> float:

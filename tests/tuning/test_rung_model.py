@@ -11,7 +11,7 @@ from tunekit.space import Params
 from tunekit.tuning.encoding import SpaceEncoding
 from tunekit.tuning.evidence import Evidence, Observation
 from tunekit.tuning.gaussian_process import Array
-from tunekit.tuning.rung_model import RungModel, suggest_by_model
+from tunekit.tuning.rung_model import RungModel, suggest_by_model, taught_by
 
 ENCODING = SpaceEncoding(SPACE)
 
@@ -34,7 +34,7 @@ def test_where_the_last_rung_contradicts_the_first_it_is_believed() -> None:
     truth = hill(0.9, 0.9)
     evidence = search(drawn(40, 0), (3, 40, lambda params: -truth(params)), (9, 20, truth))
     assert agreement(RungModel(ENCODING, evidence), truth) > 0.9
-    best = suggest_by_model(SPACE, evidence, [], seed=0)
+    best = suggest_by_model(SPACE, evidence, None, seed=0)
     assert truth(best) > -0.05
 
 
@@ -114,7 +114,7 @@ def test_evidence_that_teaches_little_does_no_harm(evidence: Evidence) -> None:
         assert np.isfinite(mean).all()
         assert (deviation > 0).all() and np.isfinite(deviation).all()
     for before in ([], [evidence]):
-        params = suggest_by_model(SPACE, evidence, before, seed=0)
+        params = suggest_by_model(SPACE, evidence, taught_by(SPACE, before), seed=0)
         assert all(SPACE.parameters[key].holds(value) for key, value in params.items())
 
 
@@ -123,7 +123,7 @@ def test_three_trials_are_enough_where_an_earlier_search_was_right() -> None:
     for seed in range(5):
         earlier = search(drawn(40, seed), (3, 40, lambda p: truth(p) - 1), (9, 15, truth))
         own = search(drawn(3, seed + 50), (3, 3, lambda p: 0.3 * truth(p) + 0.4), (9, 0, truth))
-        assert truth(suggest_by_model(SPACE, own, [earlier], seed)) > -0.02
+        assert truth(suggest_by_model(SPACE, own, taught_by(SPACE, [earlier]), seed)) > -0.02
 
 
 def test_of_two_earlier_searches_the_later_one_corrects_the_first() -> None:
@@ -131,15 +131,15 @@ def test_of_two_earlier_searches_the_later_one_corrects_the_first() -> None:
     searches = [search(drawn(30, 1), (3, 30, elsewhere)), search(drawn(30, 2), (3, 30, truth))]
     own = search(drawn(3, 50), (3, 3, truth))
     for seed in range(3):
-        assert truth(suggest_by_model(SPACE, own, searches, seed)) > -0.02
+        assert truth(suggest_by_model(SPACE, own, taught_by(SPACE, searches), seed)) > -0.02
 
 
 def late_best(truth: Callable[[Params], float], earlier: Sequence[Evidence], seed: int) -> float:
     """What the model alone finds from the 15th to the 30th trial, the first three of which are random."""
-    recipes = drawn(3, seed + 50)
+    recipes, taught = drawn(3, seed + 50), taught_by(SPACE, earlier)
     while len(recipes) < 30:
         own = search(recipes, (3, len(recipes), truth))
-        recipes.append(suggest_by_model(SPACE, own, earlier, seed + 100 * len(recipes)))
+        recipes.append(suggest_by_model(SPACE, own, taught, seed + 100 * len(recipes)))
     return max(truth(params) for params in recipes[15:])
 
 
@@ -160,7 +160,7 @@ def test_a_key_that_counts_in_one_branch_alone_is_tuned_there() -> None:
 
     evidence = search(drawn(40, 0), (3, 40, truth), (9, 12, truth))
     for seed in range(5):
-        params = suggest_by_model(SPACE, evidence, [], seed)
+        params = suggest_by_model(SPACE, evidence, None, seed)
         assert params["kind"] == "a"
         assert number(params, "z") == pytest.approx(0.8, abs=0.1)
 
@@ -173,7 +173,7 @@ def test_trials_that_are_being_trained_push_the_next_proposal_away() -> None:
         for _ in range(4):
             running = tuple(Observation(params, {}, training=True) for params in found if believe)
             with_running = Evidence((*evidence.trials, *running), evidence.epochs)
-            found.append(suggest_by_model(SPACE, with_running, [], seed=0))
+            found.append(suggest_by_model(SPACE, with_running, None, seed=0))
         places = [np.array([number(params, "x"), number(params, "y")]) for params in found]
         return float(np.mean([np.abs(a - b).max() for a in places for b in places]))
 
@@ -183,6 +183,6 @@ def test_trials_that_are_being_trained_push_the_next_proposal_away() -> None:
 
 def test_the_seed_and_the_evidence_decide_the_proposal() -> None:
     def suggest(seed: int) -> Params:
-        return suggest_by_model(SPACE, search(drawn(20, 0), (3, 20, hill(0.7, 0.3))), [], seed)
+        return suggest_by_model(SPACE, search(drawn(20, 0), (3, 20, hill(0.7, 0.3))), None, seed)
 
     assert suggest(1) == suggest(1) != suggest(2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -20,6 +21,7 @@ from tunekit.space import Baseline, Params, SearchSpace
 from tunekit.tuning.evidence import EarlierSearch, Evidence, Observation, observe
 from tunekit.tuning.proposals import SAMPLERS as SAMPLERS
 from tunekit.tuning.proposals import propose
+from tunekit.tuning.rung_model import RungModel, taught_by
 from tunekit.tuning.samplers import suggest_random
 from tunekit.tuning.schedulers import SCHEDULERS as SCHEDULERS
 from tunekit.tuning.schedulers import Decision as Decision
@@ -254,8 +256,12 @@ class SearchPolicy(TrialPolicy):
 
     def _propose(self, draw: int) -> dict[str, Value]:
         # A generator for each suggestion, so that none depends on how many draws came before it.
-        earlier = [search.evidence for search in self._earlier]
-        return propose(self._sampler, self.space, self.evidence(), earlier, (self._seed, draw))
+        return propose(self._sampler, self.space, self.evidence(), self._taught, (self._seed, draw))
+
+    @cached_property
+    def _taught(self) -> RungModel | None:
+        """By the searches that came before, which do not change."""
+        return taught_by(self.space, [search.evidence for search in self._earlier])
 
     def evidence(self) -> Evidence:
         """What the sampler may know: baselines outside of the space and repeats teach it nothing."""

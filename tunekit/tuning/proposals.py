@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from tunekit.recipe import Value
 from tunekit.space import Params, SearchSpace
 from tunekit.tuning.evidence import Evidence, telling, with_failures_worst
-from tunekit.tuning.rung_model import suggest_by_model
+from tunekit.tuning.rung_model import RungModel, suggest_by_model
 from tunekit.tuning.samplers import suggest_random, suggest_tpe
 
 SAMPLERS = ("portfolio", "rung-tpe", "random")
@@ -32,7 +30,7 @@ _ENOUGH_AFTER_ANOTHER = 3  # the same, when an earlier search has taught the mod
 
 
 def propose(
-    sampler: str, space: SearchSpace, evidence: Evidence, earlier: Sequence[Evidence], seed: tuple[int, int]
+    sampler: str, space: SearchSpace, evidence: Evidence, earlier: RungModel | None, seed: tuple[int, int]
 ) -> dict[str, Value]:
     """Params of the next trial: a pure function of its arguments.
 
@@ -40,7 +38,7 @@ def propose(
         sampler: one of `SAMPLERS`.
         space: what varies.
         evidence: of this search.
-        earlier: of searches that came before, oldest first.
+        earlier: what searches that came before have taught.
         seed: of every draw.
     """
     rng = np.random.default_rng(seed)
@@ -50,9 +48,9 @@ def propose(
         return suggest_random(space, draw_seed)
     rung = _fitting_rung(evidence)
     model_knows = len(evidence.at(evidence.epochs[0])) >= (
-        _ENOUGH_AFTER_ANOTHER if earlier else _ENOUGH_FOR_A_MODEL
+        _ENOUGH_AFTER_ANOTHER if earlier is not None else _ENOUGH_FOR_A_MODEL
     )
-    model_has_turn = chance[1] < _MODEL_SHARE[sampler] or (earlier and rung is None)
+    model_has_turn = chance[1] < _MODEL_SHARE[sampler] or (earlier is not None and rung is None)
     if model_has_turn and model_knows:
         return suggest_by_model(space, evidence, earlier, draw_seed)
     if rung is None:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +41,23 @@ _PENALTY = 20.0  # for that, in logarithms of the improvement
 _GOOD = 8  # trials around which candidates are drawn
 
 
+def taught_by(space: SearchSpace, searches: Sequence[Evidence]) -> RungModel | None:
+    """What searches that came before teach, each on top of the one before it; None if there are none.
+
+    Args:
+        space: what varies.
+        searches: oldest first.
+    """
+    encoding = SpaceEncoding(space)
+    model: RungModel | None = None
+    with _one_thread():
+        for evidence in searches:
+            model = RungModel(encoding, evidence, model)
+    return model
+
+
 def suggest_by_model(
-    space: SearchSpace, evidence: Evidence, earlier: Sequence[Evidence], seed: int
+    space: SearchSpace, evidence: Evidence, earlier: RungModel | None, seed: int
 ) -> dict[str, Value]:
     """The recipe that promises most at the last rung: highest expected improvement on the best trial.
 
@@ -48,20 +65,22 @@ def suggest_by_model(
         space: what varies.
         evidence: of this search, with a trial at the first rung. Of pending trials the model believes
             its own mean, so that parallel trials spread out.
-        earlier: of searches that came before, oldest first.
+        earlier: what searches that came before have taught.
         seed: of the candidates.
     """
     encoding = SpaceEncoding(space)
-    # For matrices this small, threads cost more than they give, most of all beside trials that train.
-    with _linear_algebra().limit(limits=1, user_api="blas"):
-        model: RungModel | None = None
-        for before in earlier:
-            model = RungModel(encoding, before, model)
-        model = RungModel(encoding, evidence, model)
+    with _one_thread():
+        model = RungModel(encoding, evidence, earlier)
         pending = evidence.pending(evidence.epochs[0])
         if pending:
             model.believe(encoding.encode_all(pending))
         return encoding.decode(_most_promising(encoding, model, np.random.default_rng(seed)))
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """For matrices this small, threads cost more than they give, most of all beside trials that train."""
+    limited: AbstractContextManager[Any] = _linear_algebra().limit(limits=1, user_api="blas")
+    return limited
 
 
 @cache
