@@ -15,12 +15,15 @@ baselines = ["B-mnist-vgg*"]              # known recipes of the catalogue, by n
 
 [[baseline]]                              # known recipes of one's own: tunekit/baselines.py
 name = "..."
+
+A line `prior = "my.prior.json.gz"` above the tables names what recorded trainings showed: tuning/prior.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -40,7 +43,8 @@ Params = Mapping[str, Value]
 """What a space proposes: a value for each of its keys that is active."""
 
 _PARAMETER_FIELDS = {"low", "high", "log", "step", "choices", "when", "role"}
-_TABLES = {"fixed", "space", "warm_start", "baseline", "baselines", "description"}
+_TABLES = {"fixed", "space", "warm_start", "baseline", "baselines", "description", "prior"}
+_PRIOR = re.compile(r"\w[\w.-]*\.prior\.json\.gz", re.ASCII)
 
 
 class Proposer(Protocol):
@@ -162,6 +166,7 @@ class SearchSpace:
     warm_starts: tuple[Params, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     description: str = ""
+    prior: str = ""  # name of a file beside the space's, or none
     source: str = "<dict>"
 
     def __call__(self, trial: Proposer) -> dict[str, Value]:
@@ -297,7 +302,8 @@ class SearchSpace:
         baselines = reader.baselines(tables)
         ordered = reader.order(parameters, fixed)
         starts = reader.warm_starts(tables)
-        found = cls(ordered, dict(fixed), starts, baselines, tables.get("description", ""), source)
+        description, prior = tables.get("description", ""), reader.prior(tables)
+        found = cls(ordered, dict(fixed), starts, baselines, description, prior, source)
         for number, params in enumerate(found.warm_start_params(), start=1):
             reader.check_warm_start(number, starts[number - 1], params, ordered)
         return found
@@ -442,6 +448,13 @@ class _Reader:
             raise self.error("warm_start", f"must be written as [[warm_start]], but got {given!r}")
         return tuple(given)
 
+    def prior(self, tables: Mapping[str, Any]) -> str:
+        given = tables.get("prior", "")
+        if given != "" and not (isinstance(given, str) and _PRIOR.fullmatch(given)):
+            rule = "must be the name of a file beside this one that ends in .prior.json.gz"
+            raise self.error("prior", f"{rule}, but got {given!r}")
+        return str(given)
+
     def check_warm_start(
         self, number: int, given: Params, params: Params, parameters: Mapping[str, Parameter]
     ) -> None:
@@ -516,6 +529,16 @@ def load_space(path: Path) -> SearchSpace:
     except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, 1,000 lists in lists
         raise SpaceError(f"{path}: is not TOML: {error}") from None
     return SearchSpace.from_dict(tables, str(path)).check_recipe_keys()
+
+
+def files_of(path: Path) -> list[Path]:
+    """A space file and what it names beside it; together they can lie elsewhere.
+
+    Raises:
+        SpaceError: as `load_space`.
+    """
+    prior = load_space(path).prior
+    return [path, path.with_name(prior)] if prior else [path]
 
 
 def parse_assignment(text: str) -> tuple[str, Value]:

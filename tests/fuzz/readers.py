@@ -11,6 +11,7 @@ import json
 import pickle
 import struct
 import tarfile
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,10 +36,11 @@ from tunekit.paths import SearchPaths
 from tunekit.recipe import Recipe
 from tunekit.retraining.findings import find_result
 from tunekit.retraining.trainings import Trainings
-from tunekit.space import load_space
+from tunekit.space import SearchSpace, load_space
 from tunekit.tracking.archive import load_exported
 from tunekit.tracking.writer import tracked
 from tunekit.training.checkpoint import load_best, load_checkpoint, save_best, save_checkpoint
+from tunekit.tuning.prior import read_prior
 from tunekit.tuning.settings import SearchSettings
 
 SPACE = """description = "a small one"
@@ -224,6 +226,20 @@ def _search(file: str, folder: Path) -> list[bytes]:
     return [(paths.folder / file).read_bytes()]
 
 
+def _prior(folder: Path) -> list[bytes]:
+    trials = [
+        {"params": {"optim.lr": 0.1, "optim.name": "adamw"}, "values": [0.5, 0.9][:n]} for n in range(3)
+    ]
+    return [json.dumps({"searches": [{"dataset": "d", "epochs": [3, 27], "trials": trials}]}).encode()]
+
+
+def _read_prior(folder: Path, packed: bool) -> object:
+    content = (folder / "s.prior.json.gz").read_bytes()
+    if not packed:
+        (folder / "s.prior.json.gz").write_bytes(gzip.compress(content))
+    return read_prior(folder, replace(SearchSpace.from_dict(tomllib.loads(SPACE)), prior="s.prior.json.gz"))
+
+
 def _settings(folder: Path) -> object:
     return SearchSettings.load(SearchPaths(folder / "s"))
 
@@ -273,6 +289,13 @@ READERS = (
     Reader("pack labels", partial(_pack, "train_labels.npy"), "pack/train_labels.npy", _read_pack),
     Reader("split.npz", _split, "split.npz", lambda folder: Split.load(folder / "split.npz")),
     Reader("space", lambda folder: [SPACE.encode()], "s.toml", lambda folder: load_space(folder / "s.toml")),
+    Reader("prior", _prior, "s.prior.json.gz", partial(_read_prior, packed=False)),
+    Reader(
+        "packed prior",
+        lambda folder: [gzip.compress(text) for text in _prior(folder)],
+        "s.prior.json.gz",
+        partial(_read_prior, packed=True),
+    ),
     Reader("search.json", partial(_search, "search.json"), "s/search.json", _settings),
     Reader(
         "history.jsonl",

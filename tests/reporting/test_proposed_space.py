@@ -46,8 +46,9 @@ def test_the_proposed_space_can_start_from_its_search(tmp_path: Path) -> None:
     assert best is not None and earlier.best[0] == best.params
 
 
-def test_the_proposed_space_leaves_warm_starts_to_its_search(tmp_path: Path) -> None:
+def test_the_proposed_space_leaves_warm_starts_and_prior_to_its_search(tmp_path: Path) -> None:
     text = """
+prior = "mine.prior.json.gz"
 [space]
 "optim.lr" = { low = 1e-3, high = 0.1, log = true }
 
@@ -55,8 +56,9 @@ def test_the_proposed_space_leaves_warm_starts_to_its_search(tmp_path: Path) -> 
 "optim.lr" = 0.02
 """
     facts = searched(tmp_path, lambda params: noise(params) + 0.1 * log_lr(params), space=text)
-    assert len(facts.space.warm_starts) == 1
-    assert proposed(facts, tmp_path).warm_starts == ()
+    assert len(facts.space.warm_starts) == 1 and facts.space.prior
+    space = proposed(facts, tmp_path)
+    assert (space.warm_starts, space.prior) == ((), "")
 
 
 def test_a_space_whose_keys_are_tables_of_their_own_is_edited_too(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """A search that starts from earlier ones: small searches on disk, no training."""
 
 import dataclasses
+import gzip
+import json
 import math
 import shutil
 import tomllib
@@ -18,12 +20,13 @@ from tunekit.errors import SearchError
 from tunekit.history import Event, History
 from tunekit.paths import SearchPaths, list_searches, search_paths
 from tunekit.recipe import Value
-from tunekit.space import Baseline, SearchSpace
+from tunekit.space import Baseline, SearchSpace, load_space
 from tunekit.tracking.server import tracking_uri
 from tunekit.tuning.begin import begin_search
 from tunekit.tuning.earlier_search import earlier_searches, find_earlier, keep_memory, read_earlier
 from tunekit.tuning.evidence import EarlierSearch
 from tunekit.tuning.policy import SearchPolicy
+from tunekit.tuning.prior import read_prior
 from tunekit.tuning.progress import QuietView
 from tunekit.tuning.settings import SearchSettings
 
@@ -44,6 +47,7 @@ SPACE_TOML = """
 "model.name" = { choices = ["resnet8", "resnet20"] }
 """
 SPACE = SearchSpace.from_dict(tomllib.loads(SPACE_TOML))
+PRIOR = "narrower.prior.json.gz"
 Trained = tuple[dict[str, Value], Sequence[float]]
 ADAM: dict[str, Value] = {"optim.name": "adam", "optim.lr": 0.1, "batch_size": 32}
 TRIALS: list[Trained] = [
@@ -150,7 +154,11 @@ def test_a_search_lies_down_with_the_memory_of_those_it_starts_from(
 ) -> None:
     first = lay_down(tmp_path, "first")
     expected = read_earlier(first, SPACE)
-    (tmp_path / "narrower.toml").write_text(SPACE_TOML)
+    (tmp_path / "narrower.toml").write_text(f'prior = "{PRIOR}"\n{SPACE_TOML}')
+    recorded = {"params": seen("adam", 0.1), "values": [0.5]}
+    mnist = {"dataset": "mnist", "conditions": "", "epochs": [9], "trials": [recorded]}
+    (tmp_path / PRIOR).write_bytes(gzip.compress(json.dumps({"searches": [mnist]}).encode()))
+    prior = read_prior(tmp_path, dataclasses.replace(SPACE, prior=PRIOR))
     wanted = dataclasses.replace(
         SearchSettings.load(first),
         name="new",
@@ -163,8 +171,9 @@ def test_a_search_lies_down_with_the_memory_of_those_it_starts_from(
     paths = begin_search(wanted, tmp_path, QuietView())
     settings = SearchSettings.load(paths)
     shutil.rmtree(first.folder)
+    (tmp_path / PRIOR).unlink()
     assert settings.start_from == ["first"]
-    assert earlier_searches(paths, settings.start_from, SPACE) == [expected]
+    assert earlier_searches(paths, settings.start_from, load_space(paths.space)) == [*prior, expected]
     assert [search.name for search in list_searches(tmp_path)] == ["new"]
 
 

@@ -28,6 +28,7 @@ from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.checkpoint_keeper import CheckpointKeeper, keeper_of
 from tunekit.tuning.control import Control
 from tunekit.tuning.estimate import Measurement, MeasuringProcess, NetworkCost, disk_need, estimate
+from tunekit.tuning.evidence import EarlierSearch, Evidence, Observation
 from tunekit.tuning.failure_watch import FailureWatch
 from tunekit.tuning.policy import SCHEDULERS, SearchPolicy, Suggestion
 from tunekit.tuning.ray_session import Machine, check_shares
@@ -195,6 +196,14 @@ def test_the_plan_says_what_runs_first(tmp_path: Path, digits: Pack, samples: in
     space = dataclasses.replace(SPACE, warm_starts=({"optim.lr": 0.2}, {"optim.lr": 0.3}))
     work = work_on(lay_down_search(tmp_path, "s"), digits, space, samples)
     assert words in work.plan(divide([{"CPU": 1.0}], 1))
+
+
+def test_the_plan_says_what_the_sampler_knows(tmp_path: Path, digits: Pack) -> None:
+    work = work_on(lay_down_search(tmp_path, "s"), digits, SPACE, 9)
+    recorded = (Observation({"optim.lr": 0.1}, {3: 0.5}),) * 2
+    taught = SearchPolicy(SPACE, max_epochs=9, earlier=[EarlierSearch("mnist", (), Evidence(recorded, (3,)))])
+    plan = dataclasses.replace(work, policy=taught).plan(divide([{"CPU": 1.0}], 1))
+    assert "first and in full; the sampler knows 2 trials of mnist; " in plan
 
 
 def test_a_preparation_is_made_once_and_waited_for() -> None:

@@ -68,8 +68,9 @@ def _own_space(space: str | None) -> Path | None:
     """The file of a search space that lies here, checked; None for the name of a space, or a file there."""
     from tunekit.paths import find_space, shipped_spaces
     from tunekit.space import load_space
+    from tunekit.tuning.prior import read_prior
 
     if not space or space in shipped_spaces() or not Path(space).is_file():
         return None
-    load_space(find_space(space))
+    read_prior(Path(space).parent, load_space(find_space(space)))
     return Path(space)

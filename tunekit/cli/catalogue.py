@@ -77,7 +77,7 @@ def spaces(ctx: click.Context, as_json: bool) -> None:
 @click.argument("space")
 @json_option
 def show(space: str, as_json: bool) -> None:
-    """Show what varies in SPACE (a name or a .toml file), its warm starts and its baselines.
+    """Show what varies in SPACE (a name or a .toml file), its prior, warm starts and baselines.
 
     \b
     tunekit spaces show resnet
@@ -91,6 +91,7 @@ def show(space: str, as_json: bool) -> None:
         warm_start_table,
     )
     from tunekit.space import load_space
+    from tunekit.tuning.prior import read_prior, searches_in_words
 
     loaded = load_space(find_space(space))
     if as_json:
@@ -98,6 +99,8 @@ def show(space: str, as_json: bool) -> None:
         return
     click.echo(loaded.description or space)
     print_table(parameter_table(parameter_rows(loaded)))
+    if prior := read_prior(find_space(space).parent, loaded):
+        click.echo(f"Prior: {searches_in_words(prior)}")
     if loaded.warm_starts:
         print_table(warm_start_table(loaded))
     if loaded.baselines:
@@ -114,11 +117,14 @@ def check(file: str) -> None:
     """
     from tunekit.paths import find_space
     from tunekit.space import load_space
+    from tunekit.tuning.prior import read_prior, searches_in_words
 
     space = load_space(find_space(file))
+    prior = searches_in_words(read_prior(find_space(file).parent, space))
     click.echo(
         f"{file}: good: {len(space.parameters)} keys vary, {len(space.fixed)} are fixed, "
         f"{len(space.warm_starts)} warm starts, {len(space.baselines)} baselines"
+        f"{f', a prior of {prior}' if prior else ''}"
     )
 
 

@@ -31,7 +31,8 @@ def propose_space(facts: Facts, findings: Sequence[Finding]) -> str | None:
     for key in changes.keys() - dropped:
         _move_ends(document["space"][key], facts.space.parameters[key], changes[key])
     document["space"] = _with_comments(document["space"], comments)
-    document.pop("warm_start", None)  # the search itself knows better, and they may lie outside now
+    for others in ("warm_start", "prior"):  # the search itself knows better, and they may lie outside now
+        document.pop(others, None)
     name, was = facts.paths.name, facts.space.description or facts.settings.space
     document["description"] = f"{was}: changed after search {name}"
     text = (

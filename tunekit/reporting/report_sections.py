@@ -423,6 +423,7 @@ def _settings_section(facts: Facts) -> Section:
         "seed": settings.seed,
         "trainings of a finished recipe": settings.repeats,
         "started from": ", ".join(settings.start_from) or None,
+        "prior": facts.space.prior or None,
         "fixed": ", ".join(f"{key}={value}" for key, value in settings.fixed.items()) or None,
         "data digest": settings.data_digest,
         "commit": " ".join(settings.git.values()) if settings.git else None,

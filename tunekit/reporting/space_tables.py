@@ -94,6 +94,7 @@ def space_dict(space: SearchSpace) -> Row:
         "description": space.description,
         "fixed": dict(space.fixed),
         "space": {name: _parameter_dict(parameter) for name, parameter in space.parameters.items()},
+        "prior": space.prior or None,
         "warm_start": [dict(params) for params in space.warm_start_params()],
         "baseline": [dataclasses.asdict(baseline) for baseline in space.baselines],
     }

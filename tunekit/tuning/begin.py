@@ -21,10 +21,11 @@ from tunekit.errors import SearchError, StorageError, TunekitError
 from tunekit.history import History
 from tunekit.paths import SearchPaths, find_space, search_paths
 from tunekit.recipe import Recipe
-from tunekit.space import Baseline, load_space
+from tunekit.space import Baseline, files_of, load_space
 from tunekit.tracking.server import check_reachable, masked
 from tunekit.tuning.earlier_search import find_earlier, keep_memory
 from tunekit.tuning.policy import policy_of
+from tunekit.tuning.prior import read_prior
 from tunekit.tuning.progress import View, tenths
 from tunekit.tuning.provision import Provision, reachable_networks
 from tunekit.tuning.ray_session import Machine, check_shares
@@ -61,6 +62,7 @@ def begin_search(
     if settings.samples and not space.parameters:
         raise SearchError(f"{space_file}: nothing is left to vary: [space] is empty or all of it is fixed")
     policy_of(settings, space, History())  # its arguments are checked before any work
+    read_prior(space_file.parent, space)
     _check_free(paths)
     earlier = find_earlier(results_dir, settings.start_from, space)
     settings = dataclasses.replace(settings, start_from=[search.name for search in earlier])
@@ -124,6 +126,8 @@ def _lay_down(
     )
     with _claimed(paths) as laid:
         shutil.copyfile(space_file, laid.space)
+        for beside in files_of(space_file)[1:]:
+            shutil.copyfile(beside, laid.folder / beside.name)
         split.save(laid.split)
         for file in weights.iterdir():
             target = laid.first_weights(file.stem)

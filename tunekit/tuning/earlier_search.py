@@ -12,14 +12,15 @@ from tunekit.paths import SearchPaths, find_search
 from tunekit.space import Params, SearchSpace, load_space
 from tunekit.tuning.evidence import EarlierSearch, evidence_of
 from tunekit.tuning.policy import policy_of, recipe_of
+from tunekit.tuning.prior import read_prior
 from tunekit.tuning.settings import SearchSettings
 
 _BEST = 5  # recipes that a new search tries first
 
 
 def earlier_searches(paths: SearchPaths, names: Sequence[str], space: SearchSpace) -> list[EarlierSearch]:
-    """What the searches whose memory was kept in the folder of a search have to say."""
-    return [read_earlier(paths.earlier(name), space) for name in names]
+    """What the prior and the searches whose memory was kept in the folder of a search have to say."""
+    return [*read_prior(paths.folder, space), *(read_earlier(paths.earlier(name), space) for name in names)]
 
 
 def find_earlier(results_dir: Path, names: Sequence[str], space: SearchSpace) -> list[SearchPaths]:

@@ -97,8 +97,11 @@ class GaussianProcess:
     def _kernel(self, a: Array, b: Array) -> Array:
         last = np.maximum(a.max(axis=0), b.max(axis=0))
         scaled_a, scaled_b = self._scaled(a, last), self._scaled(b, last)
-        squared = np.square(scaled_a).sum(1)[:, None] + np.square(scaled_b).sum(1) - 2 * scaled_a @ scaled_b.T
-        return _matern(np.maximum(squared, 0.0))
+        squared = scaled_a @ scaled_b.T
+        squared *= -2
+        squared += np.square(scaled_a).sum(1)[:, None]
+        squared += np.square(scaled_b).sum(1)
+        return _matern(squared)
 
     def _scaled(self, rows: Array, last: Array) -> Array:
         """Columns whose plain squared distance is the weighted one: one for each choice up to the `last`."""
@@ -154,7 +157,12 @@ def _squared_distances(rows: Array, choice: NDArray[np.bool_]) -> Array:
 
 
 def _matern(squared: Array) -> Array:
-    """Matern 5/2 of squared scaled distances."""
-    root = np.sqrt(squared)
-    correlation: Array = (1 + _SQRT5 * root + 5 / 3 * squared) * np.exp(-_SQRT5 * root)
+    """Matern 5/2 of squared scaled distances, which it overwrites: in place it takes half of the time."""
+    distance = np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
+    distance *= _SQRT5
+    correlation = distance / 3
+    correlation += 1
+    correlation *= distance
+    correlation += 1
+    correlation *= np.exp(np.negative(distance, out=distance), out=distance)
     return correlation

@@ -261,7 +261,12 @@ class SearchPolicy(TrialPolicy):
     @cached_property
     def _taught(self) -> RungModel | None:
         """By the searches that came before, which do not change."""
-        return taught_by(self.space, [search.evidence for search in self._earlier])
+        return taught_by(self.space, [search.evidence for search in self.teachers])
+
+    @property
+    def teachers(self) -> tuple[EarlierSearch, ...]:
+        """The searches that came before, as far as the sampler learns from them: an even draw does not."""
+        return self._earlier if self._sampler != "random" else ()
 
     def evidence(self) -> Evidence:
         """What the sampler may know: baselines outside of the space and repeats teach it nothing."""

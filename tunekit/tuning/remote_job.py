@@ -23,6 +23,7 @@ from urllib.request import urlopen
 
 from tunekit.errors import ResourceError, SearchError, nearest
 from tunekit.paths import SearchPaths, search_paths
+from tunekit.space import files_of
 from tunekit.tracking.server import LOGIN, TOKEN
 from tunekit.tuning.parcel import is_of_parcel, unpack
 
@@ -196,7 +197,8 @@ def _environment(command: RemoteCommand) -> Iterator[dict[str, Any]]:
     environment: dict[str, Any] = {"env_vars": login} if login else {}
     with tempfile.TemporaryDirectory(prefix="tunekit-space-") as folder:
         if command.space_file:
-            shutil.copyfile(command.space_file, Path(folder) / command.space_file.name)
+            for file in files_of(command.space_file):
+                shutil.copyfile(file, Path(folder) / file.name)
             environment["working_dir"] = folder
         yield environment
 

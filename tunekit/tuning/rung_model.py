@@ -100,7 +100,9 @@ class RungModel:
             earlier: what an earlier search taught.
         """
         self._choice = encoding.choice
-        self._layers: list[_Layer] = list(earlier._layers) if earlier else []
+        self._earlier = earlier
+        self._known: dict[bytes, float] = {}  # `mean` of rows that were asked for
+        self._layers: list[_Layer] = []
         self.rows: list[Rows] = []  # of the trials at each rung of this search, of many the telling ones
         for before, rung in zip((None, *evidence.epochs), evidence.epochs, strict=False):
             seen = evidence.at(rung)
@@ -111,34 +113,58 @@ class RungModel:
             if before:
                 below = _Below(_values(seen, before), _Scale.of(_values(evidence.at(before), before)))
             elif earlier:
-                below = _Below(self.predict(recipes.rows(range(len(seen))))[0], None)
+                below = _Below(earlier.remembered(recipes.rows(range(len(seen)))), None)
             values = _values(seen, rung)
             self.rows.append(recipes.rows(telling(values, _LEARNS_FROM)))
             self._layers.append(_layer(recipes, below, values, self._choice))
 
     def predict(self, rows: Rows) -> tuple[Array, Array]:
         """Mean and standard deviation at the highest rung, each of shape (n,); larger is better."""
-        rows = _without_nan(rows, self._choice)
-        mean, variance = np.zeros(len(rows)), np.zeros(len(rows))
+        mean, variance = self._moments(rows)
+        return mean, np.sqrt(variance)
+
+    def _moments(self, rows: Rows) -> tuple[Array, Array]:
+        """Mean and variance."""
+        nothing = np.zeros(len(rows))
+        mean, variance = self._earlier._moments(rows) if self._earlier else (nothing, nothing)
+        filled = _without_nan(rows, self._choice)
         for layer in self._layers:
-            own_mean, own_variance = layer.process.mean_and_variance(rows)
+            own_mean, own_variance = layer.process.mean_and_variance(filled)
             mean = layer.rho * mean + layer.shift + layer.spread * own_mean
             variance = layer.rho**2 * variance + layer.spread**2 * own_variance
-        return mean, np.sqrt(variance)
+        return mean, variance
+
+    def mean(self, rows: Rows) -> Array:
+        """That of `predict`, for a fraction of its time."""
+        return self._upon(self._earlier.mean(rows) if self._earlier else np.zeros(len(rows)), rows)
+
+    def mean_of_tried(self, rows: Rows) -> Array:
+        """`mean` of rows of this search, for which earlier models are asked once."""
+        return self._upon(self._earlier.remembered(rows) if self._earlier else np.zeros(len(rows)), rows)
+
+    def remembered(self, rows: Rows) -> Array:
+        """`mean` of rows that are asked for again and again."""
+        keys = [row.tobytes() for row in rows]
+        new = [place for place, key in enumerate(keys) if key not in self._known]
+        if new:
+            self._known.update(zip([keys[place] for place in new], self.mean(rows[new]), strict=True))
+        return np.array([self._known[key] for key in keys])
+
+    def _upon(self, mean: Array, rows: Rows) -> Array:
+        """The layers of this search on top of a mean."""
+        filled = _without_nan(rows, self._choice)
+        for layer in self._layers:
+            mean = layer.rho * mean + layer.shift + layer.spread * layer.process.mean(filled)
+        return mean
 
     def closeness(self, rows: Rows) -> Array:
         """How like the nearest trial of this search, as the first rung sees it: 0 to 1, shape (n,)."""
-        return self._layers[self._first].process.closeness(_without_nan(rows, self._choice))
+        return self._layers[0].process.closeness(_without_nan(rows, self._choice))
 
     def believe(self, rows: Rows) -> None:
         """Take the own mean at `rows` for seen, at the first rung of this search."""
-        process = self._layers[self._first].process.believing(_without_nan(rows, self._choice))
-        self._layers[self._first] = dataclasses.replace(self._layers[self._first], process=process)
-
-    @property
-    def _first(self) -> int:
-        """The place of this search's first rung among the layers."""
-        return len(self._layers) - len(self.rows)
+        process = self._layers[0].process.believing(_without_nan(rows, self._choice))
+        self._layers[0] = dataclasses.replace(self._layers[0], process=process)
 
 
 @dataclass(frozen=True)
@@ -266,8 +292,8 @@ def _last_fit(count: int) -> int:
 
 def _most_promising(encoding: SpaceEncoding, model: RungModel, rng: np.random.Generator) -> Rows:
     """The row that promises most: of even draws, then ever nearer to the best."""
-    best_mean = float(model.predict(model.rows[-1])[0].max())
-    means = model.predict(model.rows[0])[0]
+    best_mean = float(model.mean_of_tried(model.rows[-1]).max())
+    means = model.mean_of_tried(model.rows[0])
     good = model.rows[0][np.argsort(-means, kind="stable")[:_GOOD]]
     rows = np.vstack([encoding.sample(rng, _EVEN), encoding.neighbours(good, rng, _NEAR, 0.15)])
     for scale in (0.08, 0.04):

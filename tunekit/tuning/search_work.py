@@ -17,6 +17,7 @@ from tunekit.tuning.estimate import DiskNeed, Estimate, disk_need, estimate
 from tunekit.tuning.failure_watch import FailureWatch
 from tunekit.tuning.packing import heaviest_recipes
 from tunekit.tuning.policy import SearchPolicy, Suggestion, recipe_of
+from tunekit.tuning.prior import searches_in_words
 from tunekit.tuning.progress import size, trial_name
 from tunekit.tuning.provision import first_weights_file
 from tunekit.tuning.resources import Resources
@@ -128,6 +129,8 @@ class SearchWork:
         known += ["the default recipe"] if self._default_left else []
         first = f", {' and '.join(known)} first and in full" if known else ""
         first += f", then {_counted('warm start', count)}" if (count := self._warm_starts_left) else ""
+        taught = searches_in_words(self.policy.teachers)
+        first += f"; the sampler knows {taught}" if taught else ""
         times = self.settings.repeats
         again = f"; what trains in full is trained {times} times" if times > 1 else ""
         return (

@@ -3,13 +3,15 @@ r"""How soon a policy finds a good recipe, against others, in recorded learning 
     make bench-policy
     .venv/bin/python -m tests.benchmarks.policy --seeds 3 --methods tunekit random ray
 
-The curves are real: random recipes of the space `resnet`, each trained in full on digits and on MNIST, in
-results/curves-resnet-*.json.gz. They come from searches without early stopping:
+The curves are real: random recipes of the space `resnet`, each trained in full on digits, MNIST and
+CIFAR-10, in results/curves-resnet-*.json.gz. They come from searches without early stopping:
 
     tunekit search digits --space resnet --sampler random --scheduler none --samples 400 --epochs 27 \
         --val-fraction 0.5 --seed 4 --name curves
     tunekit search mnist --space resnet --sampler random --scheduler none --samples 300 --epochs 27 \
         --train-limit 2719 --val-fraction 0.7356 --set input.size=8 --seed 1 --name curves-mnist
+    tunekit search cifar10 --space resnet --sampler random --scheduler none --samples 240 --epochs 27 \
+        --train-limit 2719 --val-fraction 0.7356 --set input.size=8 --seed 6 --name curves-cifar10
     .venv/bin/python -m tests.benchmarks.policy.record results/curves results/curves-resnet-digits.json.gz \
         --hardware "2 cores of ..."
 
@@ -27,12 +29,15 @@ own; a test set judges what a method holds for the best.
 
     .venv/bin/python -m tests.benchmarks.policy.live DATA_DIR
 
-The space `resnet` has warm starts, chosen from these tables (warm_starts.py) and by trainings on CIFAR-10. A
-replay uses none unless it is told which. For what such warm starts are worth on data that had no say:
+The space `resnet` has warm starts, chosen from these tables (warm_starts.py) and on CIFAR-10, and
+a prior, which is these tables themselves (prior.py). A replay uses neither unless it is told which. What a
+prior and such warm starts are worth on data that had no say, here on digits:
 
-    .venv/bin/python -m tests.benchmarks.policy.warm_starts results/curves-resnet-mnist.json.gz > mnist.toml
-    .venv/bin/python -m tests.benchmarks.policy --smooth --tables results/curves-resnet-digits.json.gz \
-        --warm-starts mnist.toml --methods tunekit no-warm-starts ray
+    others="results/curves-resnet-mnist.json.gz results/curves-resnet-cifar10.json.gz"
+    .venv/bin/python -m tests.benchmarks.policy.prior others.prior.json.gz $others
+    .venv/bin/python -m tests.benchmarks.policy.warm_starts $others > others.toml
+    .venv/bin/python -m tests.benchmarks.policy --tables results/curves-resnet-digits.json.gz \
+        --prior others.prior.json.gz --warm-starts others.toml --methods tunekit from-scratch ray
 
 Every method searches them in the same virtual-clock loop (`tunekit.tuning.replay`) with 4 workers, for as
 many epochs as 40 full trainings have. In the recorded curves a proposed recipe behaves like the one nearest

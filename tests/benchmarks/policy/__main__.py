@@ -21,7 +21,7 @@ from tests.benchmarks.policy.smooth import REFERENCES
 from tunekit.errors import SearchError, nearest
 from tunekit.tuning.replay import Floats
 
-TABLES = [Path(f"results/curves-resnet-{data}.json.gz") for data in ("digits", "mnist")]
+TABLES = [Path(f"results/curves-resnet-{data}.json.gz") for data in ("digits", "mnist", "cifar10")]
 SMOOTH_TABLES = [
     Path(f"results/curves-small-networks-{task}.json.gz")
     for task in ("cifar", "hard", "mnist", "animal", "imb")
@@ -54,7 +54,7 @@ def _families(tables: Sequence[Path]) -> list[list[Path]]:
 def _tasks(family: Sequence[Path], arguments: argparse.Namespace) -> list[Task]:
     seeds = range(arguments.seeds or math.ceil(_REPLAYS / len(family)))
     rows = product(family, arguments.methods, seeds)
-    return [Task(*row, arguments.smooth, arguments.warm_starts) for row in rows]
+    return [Task(*row, arguments.smooth, arguments.warm_starts, arguments.prior) for row in rows]
 
 
 def _arguments() -> argparse.Namespace:
@@ -80,6 +80,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--warm-starts", type=Path, metavar="FILE", help="that tunekit's rows try first; see warm_starts.py"
     )
+    parser.add_argument("--prior", type=Path, metavar="FILE", help="that tunekit learns from; see prior.py")
     parser.add_argument("--processes", type=int, default=2, help="that replay (default: %(default)s)")
     parser.add_argument(
         "--out",

@@ -15,6 +15,7 @@ from tests.benchmarks.policy import peers
 from tunekit.history import History
 from tunekit.tuning import encoding, replay
 from tunekit.tuning.policy import SearchPolicy
+from tunekit.tuning.prior import read_prior
 from tunekit.tuning.replay import Curves, Policy
 
 
@@ -46,10 +47,11 @@ def ours(sampler: str, scheduler: str, grace_period: int = 3) -> Method:
 
 
 def _default(curves: Curves, seed: int) -> SearchPolicy:
-    return SearchPolicy(curves.space, max_epochs=curves.epochs, seed=seed)
+    prior = read_prior(Path(), curves.space)
+    return SearchPolicy(curves.space, max_epochs=curves.epochs, seed=seed, earlier=prior)
 
 
-def _without_warm_starts(curves: Curves, seed: int) -> SearchPolicy:
+def _from_scratch(curves: Curves, seed: int) -> SearchPolicy:
     space = replace(curves.space, warm_starts=())
     return SearchPolicy(space, max_epochs=curves.epochs, seed=seed)
 
@@ -79,7 +81,7 @@ def _hyperband(curves: Curves, seed: int) -> Policy:
 
 METHODS = {
     "tunekit": Method("**tunekit's defaults**", _default),
-    "no-warm-starts": Method("tunekit without warm starts", _without_warm_starts, usual=False),
+    "from-scratch": Method("tunekit without warm starts and prior", _from_scratch, usual=False),
     "random": ours("random", "none"),
     "random+asha": ours("random", "asha"),
     "tpe": Method("Optuna TPE, no early stopping", _tpe, "optuna"),

@@ -38,14 +38,15 @@ class Task(NamedTuple):
     seed: int
     smooth: bool = False  # whether the table's recipes answer, or the model fitted on them
     warm_starts: Path | None = None  # a file of them, for tunekit's samplers that learn
+    prior: Path | None = None  # likewise
 
 
 def key_of(task: Task) -> str:
     """Names what was replayed: method and seed, and a digest of all that decides the outcome."""
     digest = hashlib.sha256(f"{WORKERS} {TRAININGS}".encode())
     model = [Path(str(sys.modules[SmoothCurves.__module__].__file__))] if task.smooth else []
-    starts = [task.warm_starts] if task.warm_starts and method(task.method).library == "tunekit" else []
-    for file in (task.table, Path(__file__), *model, *starts, *sources(task.method)):
+    known = (task.warm_starts, task.prior) if method(task.method).library == "tunekit" else ()
+    for file in (task.table, Path(__file__), *model, *filter(None, known), *sources(task.method)):
         digest.update(file.read_bytes())
     return f"{task.method} {task.seed} {digest.hexdigest()[:12]}"
 
@@ -87,7 +88,8 @@ def outcome_of(task: Task) -> Outcome:
     """Replay a task."""
     warnings.simplefilter("ignore")  # of the libraries that are compared
     curves = curves_for(task.table, task.smooth)
-    curves.space = replace(curves.space, warm_starts=read_warm_starts(task.warm_starts))
+    warm_starts, prior = read_warm_starts(task.warm_starts), str(task.prior or "")
+    curves.space = replace(curves.space, warm_starts=warm_starts, prior=prior)
     references = curves.final  # without the recipes that this replay adds
     with redirect_stdout(sys.stderr):
         policy = method(task.method).make(curves, task.seed)

@@ -1,5 +1,7 @@
 """The benchmark's own parts: its table on disk, its figures, and the order in which peers are called."""
 
+import dataclasses
+import gzip
 import json
 import math
 import tomllib
@@ -25,13 +27,17 @@ from tests.benchmarks.policy.comparison import (
 from tests.benchmarks.policy.cross_validation import rank_correlation
 from tests.benchmarks.policy.methods import METHODS, method
 from tests.benchmarks.policy.peers import OptunaStudy, RayTune
+from tests.benchmarks.policy.prior import prior_of
 from tests.benchmarks.policy.record import curves_of, read_table, table_of, write_table
 from tests.benchmarks.policy.runs import Task, key_of
 from tests.benchmarks.policy.smooth import REFERENCES, CurveModel, SmoothCurves, model_of
 from tests.benchmarks.policy.warm_starts import read_warm_starts, warm_starts
 from tests.search_on_disk import lay_down_search
 from tunekit.history import Event, History
-from tunekit.space import SearchSpace
+from tunekit.paths import find_space
+from tunekit.space import SearchSpace, load_space
+from tunekit.tuning.policy import SearchPolicy
+from tunekit.tuning.prior import read_prior
 from tunekit.tuning.replay import Curves, Record, replay
 
 SPACE = SearchSpace.from_dict({"space": {"optim.lr": {"low": 1e-3, "high": 1.0, "log": True}}})
@@ -345,3 +351,24 @@ def test_warm_starts_change_what_is_replayed_for_tunekit_alone(tmp_path: Path) -
     for name in ("tunekit", "ray"):
         same = key_of(Task(RESNETS, name, 0, warm_starts=file)) == key_of(Task(RESNETS, name, 0))
         assert same == (name == "ray")
+
+
+def test_a_prior_changes_what_is_replayed_for_tunekit_alone(tmp_path: Path) -> None:
+    file = tmp_path / "others.prior.json.gz"
+    file.write_bytes(gzip.compress(json.dumps(prior_of([TABLES[1]])).encode()))
+    for name in ("tunekit", "ray"):
+        same = key_of(Task(RESNETS, name, 0, prior=file)) == key_of(Task(RESNETS, name, 0))
+        assert same == (name == "ray")
+    curves = curves_of(read_table(RESNETS))
+    space = dataclasses.replace(curves.space, prior=str(file))
+    (taught,) = read_prior(Path(), space)
+    assert len(taught.evidence.trials) == 300
+    curves.space = space
+    policies = [method(name).make(curves, 0) for name in ("tunekit", "from-scratch")]
+    assert [bool(policy.teachers) for policy in policies if isinstance(policy, SearchPolicy)] == [True, False]
+
+
+def test_the_prior_that_comes_with_the_space_is_that_of_the_tables() -> None:
+    shipped = find_space("resnet").with_name(load_space(find_space("resnet")).prior)
+    known = json.loads(gzip.decompress(shipped.read_bytes()))
+    assert known == json.loads(json.dumps(prior_of(TABLES)))
