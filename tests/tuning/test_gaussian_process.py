@@ -53,6 +53,13 @@ def test_mean_and_variance_are_those_of_the_textbook() -> None:
     assert process.mean(asked) == pytest.approx(mean)
 
 
+def test_choices_that_were_not_seen_are_as_far_as_any_other_and_none_is_a_choice_too() -> None:
+    seen, asked = rows(12, 0), rows(4, 1)
+    seen[:4, 2], asked[:, 2] = -1.0, (-1.0, 2.0, 3.0, 9.0)  # -1: not active
+    process = GaussianProcess(seen, normalised(seen[:, 0]), CHOICE, HYPER)
+    assert process.closeness(asked) == pytest.approx(covariance(asked, seen).max(axis=1))
+
+
 def test_far_from_everything_it_knows_nothing() -> None:
     process = GaussianProcess(rows(5, 0), np.arange(5.0), CHOICE, HYPER)
     mean, variance = process.mean_and_variance(np.array([[50.0, 50.0, 0.0]]))

@@ -67,24 +67,27 @@ class GaussianProcess:
         self._targets = targets
         self._choice = choice
         self._hyper = hyperparameters
-        covariance = self._kernel(rows, rows)
+        self._last = rows.max(axis=0)
+        self._columns = self._scaled(rows)
+        self._norms = np.square(self._columns).sum(axis=1)
+        covariance = self._kernel(rows)
         covariance[np.diag_indices(len(rows))] += hyperparameters.noise + _JITTER
         self._factor = cho_factor(covariance, lower=True)
         self._solved = cho_solve(self._factor, targets)
 
     def mean(self, rows: Array) -> Array:
         """Posterior mean, shape (n,)."""
-        return np.asarray(self._kernel(rows, self._rows) @ self._solved)
+        return np.asarray(self._kernel(rows) @ self._solved)
 
     def mean_and_variance(self, rows: Array) -> tuple[Array, Array]:
         """Posterior mean and variance of the noiseless function, each of shape (n,)."""
-        across = self._kernel(rows, self._rows)
+        across = self._kernel(rows)
         half = solve_triangular(self._factor[0], across.T, lower=True, check_finite=False)
         return across @ self._solved, np.maximum(1.0 - np.square(half).sum(axis=0), 1e-9)
 
     def closeness(self, rows: Array) -> Array:
         """Correlation with the nearest of the seen rows, 0 to 1, shape (n,)."""
-        return np.asarray(self._kernel(rows, self._rows).max(axis=1))
+        return np.asarray(self._kernel(rows).max(axis=1))
 
     def believing(self, rows: Array) -> GaussianProcess:
         """The posterior as if at `rows` just the mean had been seen: it stays, its doubt goes.
@@ -94,22 +97,25 @@ class GaussianProcess:
         targets = np.append(self._targets, self.mean(rows))
         return GaussianProcess(np.vstack([self._rows, rows]), targets, self._choice, self._hyper)
 
-    def _kernel(self, a: Array, b: Array) -> Array:
-        last = np.maximum(a.max(axis=0), b.max(axis=0))
-        scaled_a, scaled_b = self._scaled(a, last), self._scaled(b, last)
-        squared = scaled_a @ scaled_b.T
+    def _kernel(self, rows: Array) -> Array:
+        """Correlations with the seen rows, shape (n, seen)."""
+        columns = self._scaled(rows)
+        squared = columns @ self._columns.T
         squared *= -2
-        squared += np.square(scaled_a).sum(1)[:, None]
-        squared += np.square(scaled_b).sum(1)
+        squared += np.square(columns).sum(axis=1)[:, None]
+        squared += self._norms
         return _matern(squared)
 
-    def _scaled(self, rows: Array, last: Array) -> Array:
-        """Columns whose plain squared distance is the weighted one: one for each choice up to the `last`."""
+    def _scaled(self, rows: Array) -> Array:
+        """Columns whose plain squared distance to those of the seen rows is the weighted one.
+
+        Of a choice there is one for each value up to the last that was seen, and one for all others.
+        """
         weights, ranges = self._hyper.weights, ~self._choice
         columns = [rows[:, ranges] * np.sqrt(weights[ranges])]
         for key in np.flatnonzero(self._choice):
-            choices = np.arange(-1.0, last[key] + 1)
-            columns.append((rows[:, key, None] == choices) * np.sqrt(weights[key] / 2))
+            values = np.minimum(rows[:, key, None], self._last[key] + 1)
+            columns.append((values == np.arange(-1.0, self._last[key] + 2)) * np.sqrt(weights[key] / 2))
         return np.hstack(columns)
 
 
