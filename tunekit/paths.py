@@ -310,6 +310,15 @@ def baseline_catalogue() -> Path:
     return _shipped() / "baselines.toml"
 
 
+def find_prior(folder: Path, name: str) -> Path:
+    """The prior that a space in `folder` names: beside it, else one that comes with tunekit.
+
+    So a copy of a shipped space finds its prior. Whether there is such a file is not checked.
+    """
+    beside, shipped = folder / name, _shipped() / name
+    return shipped if shipped.is_file() and not beside.is_file() else beside
+
+
 def _shipped() -> Path:
     package = Path(__file__).parent
     # A wheel carries them inside the package; a checkout has them beside it.

@@ -35,6 +35,7 @@ from typing import Any, Protocol
 from tunekit.baselines import Baseline as Baseline
 from tunekit.baselines import matching_baselines, read_baselines
 from tunekit.errors import RecipeError, SpaceError, nearest
+from tunekit.paths import find_prior
 from tunekit.recipe import RECIPE_KEYS, Recipe, Value, check_value
 
 ROLES = ("scientific", "nuisance")
@@ -166,7 +167,7 @@ class SearchSpace:
     warm_starts: tuple[Params, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     description: str = ""
-    prior: str = ""  # name of a file beside the space's, or none
+    prior: str = ""  # name of a file beside the space's or among the shipped ones; or none
     source: str = "<dict>"
 
     def __call__(self, trial: Proposer) -> dict[str, Value]:
@@ -532,13 +533,13 @@ def load_space(path: Path) -> SearchSpace:
 
 
 def files_of(path: Path) -> list[Path]:
-    """A space file and what it names beside it; together they can lie elsewhere.
+    """A space file and its prior, if it has one; together they can lie elsewhere.
 
     Raises:
         SpaceError: as `load_space`.
     """
     prior = load_space(path).prior
-    return [path, path.with_name(prior)] if prior else [path]
+    return [path, find_prior(path.parent, prior)] if prior else [path]
 
 
 def parse_assignment(text: str) -> tuple[str, Value]:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,19 @@ def test_the_files_of_a_space_go_together(tmp_path: Path) -> None:
     assert files_of(tmp_path / "mine.toml") == [tmp_path / "mine.toml", tmp_path / NAME]
     without = shipped_spaces()["vgg"]
     assert files_of(without) == [without]
+
+
+def test_a_copy_of_a_shipped_space_finds_its_prior_and_one_beside_it_wins(tmp_path: Path) -> None:
+    copy = tmp_path / "mine.toml"
+    shutil.copyfile(find_space("resnet"), copy)
+    space = load_space(copy)
+    shipped = read_prior(find_space("resnet").parent, space)
+    assert read_prior(tmp_path, space) == shipped != []
+    assert files_of(copy) == [copy, find_space("resnet").with_name(space.prior)]
+    own = tmp_path / space.prior
+    own.write_bytes(gzip.compress(json.dumps(prior()).encode()))
+    assert read_prior(tmp_path, space) == []
+    assert files_of(copy) == [copy, own]
 
 
 def test_a_job_on_a_cluster_takes_the_prior_along(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What recorded trainings on other data have to say: the prior that a search space may bring along.
 
-`prior = "my.prior.json.gz"` in a space file names a file beside it, gzipped JSON:
+`prior = "my.prior.json.gz"` in a space file names a file beside it, or one that comes with tunekit. Gzipped JSON:
 
     {"searches": [{"dataset": "digits", "conditions": "718 images train ...", "epochs": [3, 27], "trials": [
         {"params": {"optim.lr": 0.1, ...}, "values": [0.91, 0.97]}, ...]}, ...]}
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tunekit.errors import SpaceError
+from tunekit.paths import find_prior
 from tunekit.recipe import Recipe
 from tunekit.space import Params, SearchSpace
 from tunekit.tuning.evidence import EarlierSearch, Evidence, Observation
@@ -36,7 +37,7 @@ def read_prior(folder: Path, space: SearchSpace) -> list[EarlierSearch]:
     """
     if not space.prior:
         return []
-    file = folder / space.prior
+    file = find_prior(folder, space.prior)
     text = _text(file)
     try:
         searches = _field(_mapping(json.loads(text)), "searches", list)
