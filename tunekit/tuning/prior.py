@@ -1,6 +1,6 @@
 """What recorded trainings on other data have to say: the prior that a search space may bring along.
 
-`prior = "my.prior.json.gz"` in a space file names a file beside it, or one that comes with tunekit. Gzipped JSON:
+`prior = "my.prior.json.gz"` in a space file names a file beside it, or a shipped one. Gzipped JSON:
 
     {"searches": [{"dataset": "digits", "conditions": "718 images train ...", "epochs": [3, 27], "trials": [
         {"params": {"optim.lr": 0.1, ...}, "values": [0.91, 0.97]}, ...]}, ...]}
