@@ -119,6 +119,7 @@ def test_of_two_searches_of_one_name_one_begins(refused: Refusal, tmp_path: Path
     assert all(line.startswith(taken) and "\n" not in line for line in said[:2]), said
     assert [path.name for path in results.iterdir()] == ["mine"]
     assert sorted(path.name for path in (results / "mine").iterdir()) == [
+        "resnet.prior.json.gz",
         "search.json",
         "space.toml",
         "split.npz",
