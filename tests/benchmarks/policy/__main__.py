@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from tests.benchmarks.policy.comparison import Outcome, Replays, markdown
-from tests.benchmarks.policy.methods import METHODS, installed, method, suggestion_ms_after
+from tests.benchmarks.policy.methods import METHODS, installed, method, method_name, suggestion_ms_after
 from tests.benchmarks.policy.record import Table, read_table
 from tests.benchmarks.policy.runs import TRAININGS, WORKERS, Task, curves_for, key_of, outcome_of, remembered
 from tests.benchmarks.policy.smooth import REFERENCES
-from tunekit.errors import SearchError, nearest
+from tunekit.errors import SearchError
 from tunekit.tuning.replay import Floats
 
 TABLES = [Path(f"results/curves-resnet-{data}.json.gz") for data in ("digits", "mnist", "cifar10")]
@@ -69,6 +69,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--methods",
         nargs="+",
+        type=method_name,
         default=usual,
         metavar="METHOD",
         help=f"default: {' '.join(usual)}; others: {others}, or any SAMPLER+SCHEDULER[@GRACE] of tunekit",
@@ -104,8 +105,6 @@ def _mistake(tables: Sequence[Path], names: Sequence[str]) -> str | None:
         try:
             if method(name).library == "tunekit":
                 method(name).make(curves_for(tables[0], smooth=False), 0)
-        except KeyError:
-            return f"no method {name!r}{nearest(name, METHODS)}"
         except SearchError as error:
             return f"{name}: {error}"
     return None

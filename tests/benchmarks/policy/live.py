@@ -32,7 +32,7 @@ from sklearn.decomposition import PCA
 
 from tests.benchmarks.policy import runs, small_networks
 from tests.benchmarks.policy.comparison import Outcome, markdown, regret_of
-from tests.benchmarks.policy.methods import METHODS, installed, method, sources
+from tests.benchmarks.policy.methods import METHODS, installed, method, method_name, sources
 from tests.benchmarks.policy.runs import TRAININGS, WORKERS, course, incumbents, remembered
 from tests.benchmarks.policy.small_networks import (
     EPOCHS,
@@ -259,7 +259,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     usual = [name for name, row in METHODS.items() if row.usual]
     parser.add_argument("data_dir", type=Path, help="where torchvision finds CIFAR10 and MNIST")
-    parser.add_argument("--methods", nargs="+", default=usual, help="default: %(default)s")
+    parser.add_argument(
+        "--methods", nargs="+", type=method_name, default=usual, help=f"default: {' '.join(usual)}"
+    )
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--seeds", type=int, default=2, help="searches of each method and task (default: 2)")
     parser.add_argument("--processes", type=int, default=2, help="that search (default: 2)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from optuna.pruners import HyperbandPruner, NopPruner
 
 from tests.benchmarks.policy import peers
+from tunekit.errors import nearest
 from tunekit.history import History
 from tunekit.tuning import encoding, replay
 from tunekit.tuning.policy import SearchPolicy
@@ -109,6 +111,19 @@ def method(name: str) -> Method:
     if not plus or not (grace or "3").isdecimal():
         raise KeyError(name)
     return ours(sampler, scheduler, int(grace or 3))
+
+
+def method_name(typed: str) -> str:
+    """A method's name as an argument of a command.
+
+    Raises:
+        argparse.ArgumentTypeError: naming the nearest one, if there is no such method.
+    """
+    try:
+        method(typed)
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"no method {typed!r}{nearest(typed, METHODS)}") from None
+    return typed
 
 
 def installed(name: str) -> bool:

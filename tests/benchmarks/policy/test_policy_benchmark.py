@@ -5,6 +5,7 @@ import gzip
 import json
 import math
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,19 @@ def test_methods_are_found_by_name_and_by_parts() -> None:
     for wrong in ("rays", "random+asha@x"):
         with pytest.raises(KeyError):
             method(wrong)
+
+
+@pytest.mark.parametrize(("command", "place"), [(main, []), (live.main, ["data"])])
+def test_a_method_that_there_is_not_is_one_line_with_the_nearest(
+    command: Callable[[], None],
+    place: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmark", *place, "--methods", "tunekit", "rays"])
+    with pytest.raises(SystemExit, match="2"):
+        command()
+    assert "no method 'rays' (did you mean 'ray'?)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["tunekit", "random", "random+asha", "tpe", "hyperband"])
