@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -24,18 +25,21 @@ def run(tmp_path: Path) -> Callable[..., Result]:
     return invoke
 
 
-def lay_down_curves(results_dir: Path, trials: int) -> SearchPaths:
-    """A search of trials of three epochs and learning rates up to 1; trial 5 is the best, 0 was stopped."""
+def peak(trial: int) -> float:
+    """Trial 5 is the best."""
+    return (10 - abs(trial - 5)) / 10
+
+
+def lay_down_curves(results_dir: Path, trials: int, result: Callable[[int], float] = peak) -> SearchPaths:
+    """A search of trials of three epochs and learning rates up to 1, with such results; 0 was stopped."""
     paths = lay_down_search(results_dir, "curves")
     paths.history.unlink()
     history = History(paths.history)
     for trial in range(trials):
         history.append(Event("suggest", trial, params={"optim.lr": (trial + 1) / trials}))
         for epoch in range(1, 2 if trial == 0 else 4):
-            value = (10 - abs(trial - 5)) / 10 * epoch / 3
-            history.append(
-                Event("result", trial, epoch=epoch, value=value, metrics={"epoch_seconds": 60.0}),
-            )
+            value, metrics = result(trial) * epoch / 3, {"epoch_seconds": 60.0}
+            history.append(Event("result", trial, epoch=epoch, value=value, metrics=metrics))
         history.append(Event("complete", trial) if trial else Event("stop", trial, epoch=1))
     history.close()
     return paths
@@ -64,6 +68,26 @@ def test_a_search_is_replayed_in_other_ways(run: Callable[..., Result], tmp_path
             assert row["seconds"] >= 60 * row["epochs"] / 2  # two workers
         else:
             assert row["epochs"] is None
+
+
+NOISE = np.random.default_rng(0).random(30)
+
+
+@pytest.mark.parametrize(
+    ("result", "least", "most"),
+    [(lambda trial: trial / 30, 0.9, 1.0), (lambda trial: float(NOISE[trial]), -0.37, 0.37)],
+    ids=["rising", "noise"],
+)
+def test_how_well_similar_recipes_tell_results_is_said(
+    run: Callable[..., Result], tmp_path: Path, result: Callable[[int], float], least: float, most: float
+) -> None:
+    lay_down_curves(tmp_path, 30, result)
+    way = ("--sampler", "random", "--scheduler", "none", "--seeds", "1", "--quiet")
+    correlation = json.loads(run(*way, "--json").stdout)["rank_correlation"]
+    assert least < correlation < most
+    said = run(*way).output
+    assert f"tells a recipe's result with a rank correlation of {correlation:.2f}" in said
+    assert ("no more than chance would give with 29 recipes" in said) is (most < 1)
 
 
 def test_too_few_full_trainings_are_refused_with_what_to_do(

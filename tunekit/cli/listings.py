@@ -188,9 +188,9 @@ def simulate(
     """Replay the learning curves of the search NAME (default: the latest) in other ways.
 
     Says which sampler, scheduler and grace period would have found its best recipe sooner. Nothing is
-    trained: a proposed recipe behaves like the most similar one that was recorded; each replay ends
-    when it has found the best recipe, or after as many trials and epochs as the search had. Only trials
-    trained in full can be replayed, so record with --scheduler none.
+    trained: a proposed recipe behaves like the most similar one that was recorded (how well that tells
+    results is printed); each replay ends when it has found the best recipe, or after as many trials and
+    epochs as the search had. Only trials trained in full can be replayed, so record with --scheduler none.
 
     \b
     tunekit search digits --space resnet --sampler random --scheduler none --samples 60 --name curves

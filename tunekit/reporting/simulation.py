@@ -65,6 +65,7 @@ class Recording:
     best_value: float  # validation accuracy, 0 to 1
     epochs: int  # of the whole search: the budget of every replay
     found_after: int  # epochs after which the search itself had that value
+    rank_correlation: float  # how well the most similar recipe tells the result of another, -1 to 1
     reduction_factor: int
 
     def text(self) -> str:
@@ -78,6 +79,15 @@ class Recording:
             lines.append(
                 "The others are left out. If they were stopped early, those that are left are the better "
                 "ones, which flatters every row: record with --scheduler none to compare fairly."
+            )
+        lines.append(
+            "The most similar of the others tells a recipe's result with a rank correlation of "
+            f"{self.rank_correlation:.2f}."
+        )
+        if self.rank_correlation < 2 / math.sqrt(self.known):  # two standard errors of none at all
+            lines.append(
+                f"That is no more than chance would give with {self.known} recipes: which sampler came "
+                "first below says little. Record more trials."
             )
         return "\n".join(lines)
 
@@ -125,6 +135,7 @@ def recorded(paths: SearchPaths) -> Recording:
         best_value,
         len(values),
         next(epochs for epochs, value in enumerate(values, start=1) if value >= best_value),
+        curves.rank_correlation(),
         settings.reduction_factor,
     )
 
@@ -165,6 +176,7 @@ def simulation_json(recording: Recording, findings: Sequence[Finding]) -> dict[s
         "best_val_accuracy": recording.best_value,
         "epochs": recording.epochs,
         "found_after": recording.found_after,
+        "rank_correlation": recording.rank_correlation,
         "replays": [asdict(finding) for finding in findings],
     }
 

@@ -94,6 +94,17 @@ class SpaceEncoding:
         return np.array(holds)[place]
 
 
+def without_nan(rows: Rows, choice: NDArray[np.bool_]) -> Rows:
+    """What is not active stands in the middle of its range, or is a choice of its own.
+
+    Args:
+        rows: shape (n, parameters).
+        choice: shape (parameters,), `SpaceEncoding.choice`.
+    """
+    filled: Rows = np.where(np.isnan(rows), np.where(choice, -1.0, 0.5), rows)
+    return filled
+
+
 def _units(parameter: Parameter, values: Sequence[Value]) -> Rows:
     if parameter.choices:
         return np.array([parameter.choices.index(value) for value in values], dtype=np.float64)

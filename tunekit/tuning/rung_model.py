@@ -24,7 +24,7 @@ from threadpoolctl import ThreadpoolController
 
 from tunekit.recipe import Value
 from tunekit.space import SearchSpace
-from tunekit.tuning.encoding import Rows, SpaceEncoding
+from tunekit.tuning.encoding import Rows, SpaceEncoding, without_nan
 from tunekit.tuning.evidence import Evidence, Observation, telling, with_failures_worst
 from tunekit.tuning.gaussian_process import Array, GaussianProcess, Hyperparameters, fit_hyperparameters
 
@@ -127,7 +127,7 @@ class RungModel:
         """Mean and variance."""
         nothing = np.zeros(len(rows))
         mean, variance = self._earlier._moments(rows) if self._earlier else (nothing, nothing)
-        filled = _without_nan(rows, self._choice)
+        filled = without_nan(rows, self._choice)
         for layer in self._layers:
             own_mean, own_variance = layer.process.mean_and_variance(filled)
             mean = layer.rho * mean + layer.shift + layer.spread * own_mean
@@ -152,18 +152,18 @@ class RungModel:
 
     def _upon(self, mean: Array, rows: Rows) -> Array:
         """The layers of this search on top of a mean."""
-        filled = _without_nan(rows, self._choice)
+        filled = without_nan(rows, self._choice)
         for layer in self._layers:
             mean = layer.rho * mean + layer.shift + layer.spread * layer.process.mean(filled)
         return mean
 
     def closeness(self, rows: Rows) -> Array:
         """How like the nearest trial of this search, as the first rung sees it: 0 to 1, shape (n,)."""
-        return self._layers[0].process.closeness(_without_nan(rows, self._choice))
+        return self._layers[0].process.closeness(without_nan(rows, self._choice))
 
     def believe(self, rows: Rows) -> None:
         """Take the own mean at `rows` for seen, at the first rung of this search."""
-        process = self._layers[0].process.believing(_without_nan(rows, self._choice))
+        process = self._layers[0].process.believing(without_nan(rows, self._choice))
         self._layers[0] = dataclasses.replace(self._layers[0], process=process)
 
 
@@ -216,7 +216,7 @@ class _Recipes:
 
     def filled(self, places: Iterable[int]) -> Array:
         """Without NaN."""
-        return _without_nan(self.rows(places), self.encoding.choice)
+        return without_nan(self.rows(places), self.encoding.choice)
 
 
 @dataclass(frozen=True)
@@ -327,9 +327,3 @@ def _log_improvement(mean: Array, deviation: Array, best: float) -> Array:
     far = log_density - 2 * np.log(np.maximum(-gain, 5.0))  # the first term of the asymptotic series
     improvement: Array = np.log(deviation) + np.where(gain > -5.0, inside, far)
     return improvement
-
-
-def _without_nan(rows: Rows, choice: NDArray[np.bool_]) -> Array:
-    """What is not active stands in the middle of its range, or is a choice of its own."""
-    filled: Array = np.where(np.isnan(rows), np.where(choice, -1.0, 0.5), rows)
-    return filled

@@ -305,6 +305,7 @@ def test_a_replay_in_smooth_curves_is_measured_by_random_recipes() -> None:
 def test_a_model_ranks_what_it_was_fitted_on_better_than_what_was_left_out() -> None:
     found = rank_correlation(CURVES, model_of(HARD), folds=2)
     assert 0.3 < found.left_out < 0.9 < found.fitted
+    assert 0.3 < found.nearest < found.fitted
 
 
 def test_tables_of_as_many_epochs_are_compared_together(
