@@ -100,6 +100,11 @@ class Curves:
         """Validation accuracy of a record after an epoch, 1 for the first."""
         return float(self.values[record, epoch - 1])
 
+    def failure(self, record: int, epoch: int) -> str | None:
+        """Why a record fails in an epoch; None if it does not."""
+        known = self.records[record]
+        return (known.reason or "failed") if epoch == known.failed_at else None
+
     @cached_property
     def _recipes(self) -> RecordedRecipes:
         """Found when it is needed: it takes half a second for some hundred records."""
@@ -212,11 +217,10 @@ class _Running:
         self.epochs += 1
         self.reached[trial] += 1
         index, epoch = self.record_of[trial], self.reached[trial]
-        record = self.curves.records[index]
-        if epoch == record.failed_at:
+        if (reason := self.curves.failure(index, epoch)) is not None:
             self.latest.pop(trial, None)
             self._note_incumbent()
-            self.policy.fail(trial, epoch, record.reason or "failed")
+            self.policy.fail(trial, epoch, reason)
             return False
         self.latest[trial] = self.curves.value(index, epoch)
         self._note_incumbent()

@@ -15,17 +15,22 @@ CIFAR-10, in results/curves-resnet-*.json.gz. They come from searches without ea
     .venv/bin/python -m tests.benchmarks.policy.record results/curves results/curves-resnet-digits.json.gz \
         --hardware "2 cores of ..."
 
-A table is replayed by nearest neighbour. With --smooth any recipe has a curve of its own, that of a model
-(smooth.py): for each of five tasks one fitted on 200 recorded recipes of small networks, in
-results/curves-small-networks-*.json.gz (recorded by small_networks.py), and one fitted on each table of
-residual networks. Each of these two families is compared by itself. How well the models rank recipes is
-printed by cross_validation.py.
+A table is replayed by nearest neighbour, where keys count as far as results depend on them
+(tunekit/tuning/similarity.py). Some hundred recipes are few for 18 keys, so two dense tables are compared by
+themselves: 2,000 recipes of small networks with 7 keys, results/curves-small-networks-photographs.json.gz and
+-four-synthetic.json.gz (recorded by dense.py).
+
+With --smooth any recipe has a curve of its own, that of a model (smooth.py): for each of five tasks one that
+was fitted on 200 recorded recipes of small networks, in results/curves-small-networks-*.json.gz (recorded by
+small_networks.py), and one fitted on each table of residual networks. Each of these two families is compared
+by itself. How well the models, and the nearest recipe, rank what is left out is printed by
+cross_validation.py.
 
     .venv/bin/python -m tests.benchmarks.policy --smooth
     .venv/bin/python -m tests.benchmarks.policy.cross_validation
 
-Both are models of training. In live.py every trial really trains, a small network in seconds, on tasks of its
-own; a test set judges what a method holds for the best.
+All these are models of training. In live.py every trial really trains, a small network in seconds or a
+residual one in a minute, on tasks of its own; images that no method sees judge what it holds for the best.
 
     .venv/bin/python -m tests.benchmarks.policy.live DATA_DIR
 
@@ -40,8 +45,7 @@ prior and such warm starts are worth on data that had no say, here on digits:
         --prior others.prior.json.gz --warm-starts others.toml --methods tunekit from-scratch ray
 
 Every method searches them in the same virtual-clock loop (`tunekit.tuning.replay`) with 4 workers, for as
-many epochs as 40 full trainings have. In the recorded curves a proposed recipe behaves like the one nearest
-to it.
+many epochs as 40 full trainings have.
 
 Regret. At any time each method's incumbent is the trial whose latest value is highest, whatever the
 epoch, and it is scored by what its *recipe* had after the last epoch: a method that stops early is not

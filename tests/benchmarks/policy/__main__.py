@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.benchmarks.policy import dense
 from tests.benchmarks.policy.comparison import Outcome, Replays, markdown
 from tests.benchmarks.policy.methods import METHODS, installed, method, method_name, suggestion_ms_after
 from tests.benchmarks.policy.record import Table, read_table
@@ -22,6 +23,7 @@ from tunekit.errors import SearchError
 from tunekit.tuning.replay import Floats
 
 TABLES = [Path(f"results/curves-resnet-{data}.json.gz") for data in ("digits", "mnist", "cifar10")]
+DENSE_TABLES = [Path(f"results/curves-small-networks-{task}.json.gz") for task in dense.TASKS]
 SMOOTH_TABLES = [
     Path(f"results/curves-small-networks-{task}.json.gz")
     for task in ("cifar", "hard", "mnist", "animal", "imb")
@@ -76,7 +78,10 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--smooth", action="store_true", help="in smooth curves, fitted on the tables")
     parser.add_argument(
-        "--tables", nargs="+", type=Path, help="default: those of residual networks; smooth: all"
+        "--tables",
+        nargs="+",
+        type=Path,
+        help="default: those of residual networks and the dense ones; smooth: all but these",
     )
     parser.add_argument(
         "--warm-starts", type=Path, metavar="FILE", help="that tunekit's rows try first; see warm_starts.py"
@@ -90,7 +95,9 @@ def _arguments() -> argparse.Namespace:
         help="what was replayed, so that an interrupted benchmark goes on (default: %(default)s)",
     )
     arguments = parser.parse_args()
-    arguments.tables = arguments.tables or ([*SMOOTH_TABLES, *TABLES] if arguments.smooth else TABLES)
+    arguments.tables = arguments.tables or (
+        [*SMOOTH_TABLES, *TABLES] if arguments.smooth else [*TABLES, *DENSE_TABLES]
+    )
     if mistake := _mistake(arguments.tables, arguments.methods):
         parser.error(mistake)
     return arguments

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
-from tests.benchmarks.policy.__main__ import SMOOTH_TABLES, TABLES
+from tests.benchmarks.policy.__main__ import DENSE_TABLES, SMOOTH_TABLES, TABLES
 from tests.benchmarks.policy.record import curves_of, read_table
 from tests.benchmarks.policy.smooth import CurveModel, model_of
 from tunekit.tuning.replay import Curves, Floats
@@ -60,7 +60,7 @@ def main() -> None:
         "| table | fitted on | left out (5-fold) | left out, the better half | nearest recorded, left out |"
     )
     print("|---|---|---|---|---|")
-    for table in (*SMOOTH_TABLES, *TABLES):
+    for table in (*SMOOTH_TABLES, *TABLES, *DENSE_TABLES):
         found = rank_correlation(curves_of(read_table(table)), model_of(table))
         cells = (found.fitted, found.left_out, found.better_half, found.nearest)
         print(f"| {table.name.split('.')[0]} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")

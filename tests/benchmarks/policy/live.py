@@ -7,6 +7,12 @@ small_networks.py. Nothing is interpolated: values have the noise of real traini
 proposed again answers with another curve. Of each task 400 samples train, 900 judge every epoch, which is
 all that a method sees, and 5,000 others test its incumbents, each trained to its end for that. Every epoch
 takes one simulated second. No constant of tunekit was chosen on these tasks.
+
+The space `resnet` can be searched in the same way (live_resnets.py), a quarter of an hour a search. Its
+shipped prior and warm starts know the same data sets, so give it those that the others choose:
+
+    python -m tests.benchmarks.policy.live DATA_DIR --tasks resnet-mnist --methods tunekit ray \\
+        --prior others.prior.json.gz --warm-starts others.toml
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -30,8 +37,9 @@ from numpy.typing import NDArray
 from sklearn.datasets import make_classification
 from sklearn.decomposition import PCA
 
-from tests.benchmarks.policy import runs, small_networks
+from tests.benchmarks.policy import live_resnets, runs, small_networks
 from tests.benchmarks.policy.comparison import Outcome, markdown, regret_of
+from tests.benchmarks.policy.live_resnets import ResnetCurves
 from tests.benchmarks.policy.methods import METHODS, installed, method, method_name, sources
 from tests.benchmarks.policy.runs import TRAININGS, WORKERS, course, incumbents, remembered
 from tests.benchmarks.policy.small_networks import (
@@ -42,6 +50,7 @@ from tests.benchmarks.policy.small_networks import (
     parts_of,
     random_recipe,
 )
+from tests.benchmarks.policy.warm_starts import read_warm_starts
 from tunekit.recipe import Value
 from tunekit.space import SearchSpace
 from tunekit.tuning.replay import Curves, Record, replay
@@ -140,6 +149,11 @@ class LiveCurves(Curves):
         """Validation accuracy after the epoch; the epochs of a training are asked for in order."""
         return self._trained(record, epoch).accuracy(self._judge)
 
+    def references(self, seed: int) -> list[dict[str, Value]]:
+        """Random recipes, by which regret is measured."""
+        rng = np.random.default_rng(seed)
+        return [random_recipe(rng) for _ in range(_REFERENCES)]
+
     def test_accuracy(self, record: int) -> float:
         """After the last epoch, up to which it is trained for that."""
         return self._trained(record, EPOCHS).accuracy(self._test)
@@ -159,26 +173,34 @@ class LiveTask(NamedTuple):
     task: str
     method: str
     seed: int
+    prior: Path | None = None
+    warm_starts: Path | None = None
+
+
+def _curves(task: LiveTask) -> LiveCurves | ResnetCurves:
+    if task.task in live_resnets.TASKS:
+        return ResnetCurves(task.task, task.data_dir, task.seed)
+    return LiveCurves(_samples(task.task, task.data_dir), task.seed)
 
 
 def live_outcome(task: LiveTask) -> Outcome:
     """Search, then test: as an outcome of a replay, with test accuracies in place of regret."""
     _prepare()
-    curves = LiveCurves(_samples(task.task, task.data_dir), task.seed)
+    curves = _curves(task)
+    warm_starts, prior = read_warm_starts(task.warm_starts), str(task.prior or "")
+    curves.space = replace(curves.space, warm_starts=warm_starts, prior=prior)
     with redirect_stdout(sys.stderr):
         policy = method(task.method).make(curves, task.seed)
-        found = replay(policy, curves, WORKERS, TRAININGS * EPOCHS)
+        found = replay(policy, curves, WORKERS, TRAININGS * curves.epochs)
     return {"accuracy": [curves.test_accuracy(step.record) for step in incumbents(found)], **course(found)}
 
 
 def references_of(task: LiveTask) -> Outcome:
     """Test accuracies of random recipes of the task, each trained in full."""
     _prepare()
-    curves = LiveCurves(_samples(task.task, task.data_dir), task.seed)
-    rng = np.random.default_rng(task.seed)
-    return {
-        "accuracy": [curves.test_accuracy(curves.nearest(random_recipe(rng))) for _ in range(_REFERENCES)]
-    }
+    curves = _curves(task)
+    recipes = curves.references(task.seed)
+    return {"accuracy": [curves.test_accuracy(curves.nearest(recipe)) for recipe in recipes]}
 
 
 def _prepare() -> None:
@@ -194,7 +216,11 @@ def _samples(task: str, data_dir: Path) -> Samples:
 def key_of(task: LiveTask) -> str:
     """Names a search; a digest of all that decides its outcome is a part of it."""
     files = [Path(str(module.__file__)) for module in (sys.modules[__name__], small_networks, runs)]
+    if task.task in live_resnets.TASKS:
+        files.append(Path(str(live_resnets.__file__)))
     files += sources(task.method) if task.method != REFERENCE else []
+    if task.method != REFERENCE and method(task.method).library == "tunekit":
+        files += filter(None, (task.prior, task.warm_starts))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     return f"live {task.task} {task.method} {task.seed} {digest}"
 
@@ -233,7 +259,8 @@ def main() -> None:
         name: LiveTask(arguments.data_dir, name, REFERENCE, REFERENCE_SEED) for name in arguments.tasks
     }
     rows = product(arguments.methods, arguments.tasks, range(arguments.seeds))
-    searches = [LiveTask(arguments.data_dir, task, name, seed) for name, task, seed in rows]
+    known_before = (arguments.prior, arguments.warm_starts)
+    searches = [LiveTask(arguments.data_dir, task, name, seed, *known_before) for name, task, seed in rows]
 
     def run(function: Callable[[LiveTask], Outcome], tasks: Iterable[LiveTask]) -> dict[str, Outcome]:
         by_key = {key_of(task): task for task in tasks}
@@ -249,10 +276,11 @@ def main() -> None:
         )
     for task, reference in references.items():
         tested = np.array(known[key_of(reference)]["accuracy"])
-        what = (TASKS[task].__doc__ or "").removesuffix(".")
+        what = (TASKS[task].__doc__ or "").removesuffix(".") if task in TASKS else "residual networks at 8 px"
         print(f"- {task}: {what}. Test accuracy: best {tested.max():.3f}, median {np.median(tested):.3f}.")
     titles = {name: method(name).title for name in outcomes}
-    print(f"\n{arguments.seeds} seeds.\n\n{markdown(outcomes, titles, TRAININGS * EPOCHS)}")
+    epochs = EPOCHS if arguments.tasks[0] in TASKS else live_resnets.EPOCHS
+    print(f"\n{arguments.seeds} seeds.\n\n{markdown(outcomes, titles, TRAININGS * epochs)}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -262,11 +290,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--methods", nargs="+", type=method_name, default=usual, help=f"default: {' '.join(usual)}"
     )
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    tasks = [*TASKS, *live_resnets.TASKS]
+    parser.add_argument(
+        "--tasks", nargs="+", default=list(TASKS), choices=tasks, help="default: those of small networks"
+    )
+    parser.add_argument("--prior", type=Path, metavar="FILE", help="that tunekit learns from; see prior.py")
+    parser.add_argument(
+        "--warm-starts", type=Path, metavar="FILE", help="that tunekit tries first; see warm_starts.py"
+    )
     parser.add_argument("--seeds", type=int, default=2, help="searches of each method and task (default: 2)")
     parser.add_argument("--processes", type=int, default=2, help="that search (default: 2)")
     parser.add_argument("--out", type=Path, default=Path("results/live-benchmark.json"))
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if len({task in TASKS for task in arguments.tasks}) > 1:
+        parser.error("tasks of small networks and of residual networks have other budgets: name one kind")
+    return arguments
 
 
 if __name__ == "__main__":

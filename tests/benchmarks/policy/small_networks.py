@@ -217,22 +217,34 @@ def recorded(task: str, data_dir: Path, count: int = RECIPES) -> list[dict[str, 
 
 def table_of(task: str, recipes: list[dict[str, Any]], hardware: str) -> Table:
     """The table of a task, with the conditions under which it was recorded."""
-    description = " ".join((TASKS[task].__doc__ or "").split())
-    return {
+    conditions = {
         "what": "validation accuracy of every epoch of random recipes, each trained in full; mean seconds "
         "of an epoch; by tests/benchmarks/policy/small_networks.py",
-        "dataset": f"small networks, {task}: {description}",
-        "epochs": EPOCHS,
+        "dataset": described(task, TASKS[task]),
         "seed": _seed_of(task),
-        "sampler": "random",
         "train_images": _TRAIN,
         "val_images": _JUDGE,
+    }
+    return with_conditions(conditions, recipes, hardware)
+
+
+def with_conditions(conditions: dict[str, Any], recipes: list[dict[str, Any]], hardware: str) -> Table:
+    """A table of such recipes; the conditions that all tables of small networks share are added."""
+    return {
+        **conditions,
+        "epochs": EPOCHS,
+        "sampler": "random",
         "versions": {library.__name__: library.__version__ for library in (torch, torchvision, sklearn, np)},
         "hardware": hardware,
         "fixed": {},
         "space": SPACE,
         "recipes": recipes,
     }
+
+
+def described(task: str, samples: Callable[[Path], Samples]) -> str:
+    """A task's name, and what its samples are."""
+    return f"small networks, {task}: {' '.join((samples.__doc__ or '').split())}"
 
 
 def _cifar_images(data_dir: Path, seed: int) -> Samples:

@@ -14,8 +14,8 @@ from optuna.pruners import HyperbandPruner, NopPruner
 from optuna.trial import TrialState
 from scipy.stats import spearmanr
 
-from tests.benchmarks.policy import live, small_networks
-from tests.benchmarks.policy.__main__ import SMOOTH_TABLES, TABLES, main
+from tests.benchmarks.policy import dense, live, small_networks
+from tests.benchmarks.policy.__main__ import DENSE_TABLES, SMOOTH_TABLES, TABLES, main
 from tests.benchmarks.policy.comparison import (
     Replays,
     epochs_of_means,
@@ -26,6 +26,7 @@ from tests.benchmarks.policy.comparison import (
     regret_of,
 )
 from tests.benchmarks.policy.cross_validation import rank_correlation
+from tests.benchmarks.policy.live_resnets import ResnetCurves
 from tests.benchmarks.policy.methods import METHODS, method
 from tests.benchmarks.policy.peers import OptunaStudy, RayTune
 from tests.benchmarks.policy.prior import prior_of
@@ -33,6 +34,7 @@ from tests.benchmarks.policy.record import curves_of, read_table, table_of, writ
 from tests.benchmarks.policy.runs import Task, key_of
 from tests.benchmarks.policy.smooth import REFERENCES, CurveModel, SmoothCurves, model_of
 from tests.benchmarks.policy.warm_starts import read_warm_starts, warm_starts
+from tests.conftest import TEST_DATA, needs_real_images
 from tests.search_on_disk import lay_down_search
 from tunekit.history import Event, History
 from tunekit.paths import find_space
@@ -236,6 +238,32 @@ def test_what_tests_an_incumbent_is_not_what_judged_it() -> None:
     place = curves.nearest({**recipe, "units": 32, "dropout": 0.0})
     assert curves.value(place, 5) > 0.95
     assert curves.test_accuracy(place) < 0.05
+
+
+def test_a_dense_table_is_trained_as_it_was_recorded(tmp_path: Path) -> None:
+    fresh = dense.recorded("four-synthetic", tmp_path, count=1)
+    known = read_table(DENSE_TABLES[1])
+    assert fresh[0]["params"] == pytest.approx(known["recipes"][0]["params"])
+    assert np.abs(np.subtract(fresh[0]["values"], known["recipes"][0]["values"])).mean() < 0.02
+    assert dense.dense_table("four-synthetic", fresh, "2 cores").keys() == known.keys()
+    assert len(known["recipes"]) == dense.RECIPES == 2000
+
+
+@needs_real_images
+def test_residual_networks_train_live_as_far_as_they_are_asked_for() -> None:
+    curves, again = (ResnetCurves("resnet-mnist", Path(str(TEST_DATA)), seed=0) for _ in range(2))
+    default = {**curves.space.default_params(), "optim.lr": 0.01}
+    first = curves.nearest(default)
+    again.nearest(default)
+    later = [again.value(0, epoch) for epoch in (1, 2)]  # of the same seed and place
+    assert [curves.value(first, epoch) for epoch in (2, 1)] == later[::-1]
+    other = curves.nearest(default)
+    assert curves.value(other, 2) != curves.value(first, 2)
+    diverging = curves.nearest({**default, "optim.lr": 10.0, "optim.name": "sgd", "optim.momentum": 0.95})
+    assert curves.failure(first, 2) is None
+    failed_at = next(epoch for epoch in range(1, 10) if curves.failure(diverging, epoch))
+    assert "loss" in str(curves.failure(diverging, failed_at))
+    assert curves.test_accuracy(diverging) == 0.0
 
 
 def test_live_searches_are_printed_with_their_regret(
