@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks.policy import dense
 from tests.benchmarks.policy.comparison import Outcome, Replays, markdown
 from tests.benchmarks.policy.methods import METHODS, installed, method, method_name, suggestion_ms_after
 from tests.benchmarks.policy.record import Table, read_table
@@ -23,7 +22,9 @@ from tunekit.errors import SearchError
 from tunekit.tuning.replay import Floats
 
 TABLES = [Path(f"results/curves-resnet-{data}.json.gz") for data in ("digits", "mnist", "cifar10")]
-DENSE_TABLES = [Path(f"results/curves-small-networks-{task}.json.gz") for task in dense.TASKS]
+DENSE_TABLES = [
+    Path(f"results/curves-small-networks-{task}.json.gz") for task in ("photographs", "four-synthetic")
+]
 SMOOTH_TABLES = [
     Path(f"results/curves-small-networks-{task}.json.gz")
     for task in ("cifar", "hard", "mnist", "animal", "imb")

@@ -28,7 +28,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,9 +37,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import make_classification
 from sklearn.decomposition import PCA
 
-from tests.benchmarks.policy import live_resnets, runs, small_networks
+from tests.benchmarks.policy import runs, small_networks
 from tests.benchmarks.policy.comparison import Outcome, markdown, regret_of
-from tests.benchmarks.policy.live_resnets import ResnetCurves
 from tests.benchmarks.policy.methods import METHODS, installed, method, method_name, sources
 from tests.benchmarks.policy.runs import TRAININGS, WORKERS, course, incumbents, remembered
 from tests.benchmarks.policy.small_networks import (
@@ -54,6 +53,9 @@ from tests.benchmarks.policy.warm_starts import read_warm_starts
 from tunekit.recipe import Value
 from tunekit.space import SearchSpace
 from tunekit.tuning.replay import Curves, Record, replay
+
+if TYPE_CHECKING:
+    from tests.benchmarks.policy.live_resnets import ResnetCurves
 
 _TRAIN, _JUDGE, _TEST = 400, 900, 5000  # samples
 _SAMPLES = _TRAIN + _JUDGE + _TEST
@@ -118,6 +120,11 @@ TASKS: dict[str, Callable[[Path], Samples]] = {
 }
 
 
+RESNET_TASKS = {"resnet-mnist": "mnist", "resnet-cifar10": "cifar10"}
+"""Tasks of live_resnets.py, with their data sets."""
+RESNET_EPOCHS = 27
+
+
 class LiveCurves(Curves):
     """Every proposal is a training of its own, as far as it is asked for."""
 
@@ -178,8 +185,11 @@ class LiveTask(NamedTuple):
 
 
 def _curves(task: LiveTask) -> LiveCurves | ResnetCurves:
-    if task.task in live_resnets.TASKS:
-        return ResnetCurves(task.task, task.data_dir, task.seed)
+    if task.task in RESNET_TASKS:
+        # It needs all of tunekit, which is not there in Syne Tune's environment.
+        from tests.benchmarks.policy.live_resnets import ResnetCurves
+
+        return ResnetCurves(RESNET_TASKS[task.task], task.data_dir, task.seed)
     return LiveCurves(_samples(task.task, task.data_dir), task.seed)
 
 
@@ -216,8 +226,8 @@ def _samples(task: str, data_dir: Path) -> Samples:
 def key_of(task: LiveTask) -> str:
     """Names a search; a digest of all that decides its outcome is a part of it."""
     files = [Path(str(module.__file__)) for module in (sys.modules[__name__], small_networks, runs)]
-    if task.task in live_resnets.TASKS:
-        files.append(Path(str(live_resnets.__file__)))
+    if task.task in RESNET_TASKS:
+        files.append(Path(__file__).with_name("live_resnets.py"))
     files += sources(task.method) if task.method != REFERENCE else []
     if task.method != REFERENCE and method(task.method).library == "tunekit":
         files += filter(None, (task.prior, task.warm_starts))
@@ -279,7 +289,7 @@ def main() -> None:
         what = (TASKS[task].__doc__ or "").removesuffix(".") if task in TASKS else "residual networks at 8 px"
         print(f"- {task}: {what}. Test accuracy: best {tested.max():.3f}, median {np.median(tested):.3f}.")
     titles = {name: method(name).title for name in outcomes}
-    epochs = EPOCHS if arguments.tasks[0] in TASKS else live_resnets.EPOCHS
+    epochs = EPOCHS if arguments.tasks[0] in TASKS else RESNET_EPOCHS
     print(f"\n{arguments.seeds} seeds.\n\n{markdown(outcomes, titles, TRAININGS * epochs)}")
 
 
@@ -290,7 +300,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--methods", nargs="+", type=method_name, default=usual, help=f"default: {' '.join(usual)}"
     )
-    tasks = [*TASKS, *live_resnets.TASKS]
+    tasks = [*TASKS, *RESNET_TASKS]
     parser.add_argument(
         "--tasks", nargs="+", default=list(TASKS), choices=tasks, help="default: those of small networks"
     )

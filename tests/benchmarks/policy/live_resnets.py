@@ -27,10 +27,6 @@ from tunekit.training.loop import Training
 from tunekit.tuning.replay import Curves, Record
 from tunekit.tuning.samplers import suggest_random
 
-TASKS = {"resnet-mnist": "mnist", "resnet-cifar10": "cifar10"}
-"""Data set of each task."""
-
-EPOCHS = 27
 _REFERENCES = 40  # random recipes of each task, trained in full: regret is measured by them
 _TRAIN, _JUDGE, _TEST = 719, 2000, 5000  # images
 _SPLIT = 1000  # seed; the tables' splits have others
@@ -39,17 +35,17 @@ _SPLIT = 1000  # seed; the tables' splits have others
 class ResnetCurves(Curves):
     """Every proposal is a training of its own, as far as it is asked for."""
 
-    def __init__(self, task: str, data_dir: Path, seed: int) -> None:
+    def __init__(self, dataset: str, data_dir: Path, seed: int) -> None:
         """
         Args:
-            task: one of `TASKS`.
+            dataset: of which there is a table.
             data_dir: where data sets lie and packs are kept.
             seed: of all trainings.
         """
-        recorded = curves_of(read_table(Path(f"results/curves-{task}.json.gz")))
-        self.space, self.epochs = recorded.space, EPOCHS
+        recorded = curves_of(read_table(Path(f"results/curves-resnet-{dataset}.json.gz")))
+        self.space, self.epochs = recorded.space, recorded.epochs
         self.records: tuple[Record, ...] = ()
-        self._pack, self._split, self._unseen = _images(TASKS[task], data_dir)
+        self._pack, self._split, self._unseen = _images(dataset, data_dir)
         self._seed = seed
         self._trainings: list[_Course] = []
 

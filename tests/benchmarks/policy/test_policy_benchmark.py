@@ -251,7 +251,7 @@ def test_a_dense_table_is_trained_as_it_was_recorded(tmp_path: Path) -> None:
 
 @needs_real_images
 def test_residual_networks_train_live_as_far_as_they_are_asked_for() -> None:
-    curves, again = (ResnetCurves("resnet-mnist", Path(str(TEST_DATA)), seed=0) for _ in range(2))
+    curves, again = (ResnetCurves("mnist", Path(str(TEST_DATA)), seed=0) for _ in range(2))
     default = {**curves.space.default_params(), "optim.lr": 0.01}
     first = curves.nearest(default)
     again.nearest(default)
