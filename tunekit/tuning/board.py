@@ -78,12 +78,19 @@ class Rung:
 class Board:
     """Every rung of a search; repeats of recipes stay out of it."""
 
-    def __init__(self, rungs: Sequence[int], rungs_of: Callable[[int], Sequence[int]]) -> None:
+    def __init__(
+        self,
+        rungs: Sequence[int],
+        rungs_of: Callable[[int], Sequence[int]],
+        worth: Callable[[Trial, int, float], float],
+    ) -> None:
         """
         Args:
             rungs: epochs of comparison below the last one, rising.
             rungs_of: those of them at which one trial is compared.
+            worth: what a trial's value at a rung counts there.
         """
+        self.worth = worth
         self.trials: dict[int, Trial] = {}
         self._rungs = {epoch: Rung() for epoch in rungs}
         self._rungs_of = rungs_of
@@ -102,7 +109,8 @@ class Board:
         if event.kind == "result":
             assert event.epoch is not None and event.value is not None
             if event.epoch in self._rungs:
-                self._rungs[event.epoch].arrive(trial.id, event.value)
+                worth = self.worth(trial, event.epoch, event.value)
+                self._rungs[event.epoch].arrive(trial.id, worth)
         elif event.kind == "pause":
             if event.epoch in self._rungs:
                 self._rungs[event.epoch].wait(trial.id)

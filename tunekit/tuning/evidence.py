@@ -40,6 +40,12 @@ class Evidence:
         """The trials that have a value there."""
         return [trial for trial in self.trials if epoch in trial.values]
 
+    def ends(self) -> Evidence:
+        """Of a search that trained most of its trials in full, its first and last epoch alone."""
+        first, last = self.epochs[0], self.epochs[-1]
+        in_full = first < last and len(self.at(first)) <= 2 * len(self.at(last))
+        return Evidence(self.trials, (first, last)) if in_full else self
+
     def pending(self, epoch: int) -> list[Params]:
         """Params of the trials that may still get a value there."""
         return [trial.params for trial in self.trials if trial.training and epoch not in trial.values]

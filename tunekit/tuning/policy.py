@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -19,6 +20,7 @@ from tunekit.history import Event, History, Trial
 from tunekit.recipe import Recipe, Value
 from tunekit.space import Baseline, Params, SearchSpace
 from tunekit.tuning.evidence import EarlierSearch, Evidence, Observation, observe
+from tunekit.tuning.expected_change import ExpectedChange
 from tunekit.tuning.proposals import SAMPLERS as SAMPLERS
 from tunekit.tuning.proposals import propose
 from tunekit.tuning.rung_model import RungModel, taught_by
@@ -99,7 +101,13 @@ class SearchPolicy(TrialPolicy):
         self._tried: set[_Key] = set().union(*map(self._tried_by, history.trials.values()))
         self._untried = space.every()
         self._next_untried: Params | None = next(self._untried, None)
-        self._board = self.scheduler.board()
+        self._change = ExpectedChange(
+            space,
+            [search.evidence for search in self.teachers],
+            max_epochs,
+            lambda trial: params_in_space(space, trial),
+        )
+        self._board = self.scheduler.board(self._change.worth)
         self._observed: dict[int, Observation] = {}
         for event in history.events:
             self._see(event)
@@ -261,7 +269,7 @@ class SearchPolicy(TrialPolicy):
     @cached_property
     def _taught(self) -> RungModel | None:
         """By the searches that came before, which do not change."""
-        return taught_by(self.space, [search.evidence for search in self.teachers])
+        return taught_by(self.space, [search.evidence.ends() for search in self.teachers])
 
     @property
     def teachers(self) -> tuple[EarlierSearch, ...]:
@@ -277,9 +285,13 @@ class SearchPolicy(TrialPolicy):
         trial = self.history.trials[event.trial]
         if trial.repeat_of is None:
             self._board.see(event, trial)
+            self._change.see(event, trial)
             params = params_in_space(self.space, trial)
             if params is not None:
-                self._observed[trial.id] = observe(trial, params, self.rungs, self.max_epochs)
+                seen = observe(trial, params, self.rungs, self.max_epochs)
+                worth = {rung: self._board.rung(rung).values.get(trial.id) for rung in self.rungs}
+                known = {rung: value for rung, value in worth.items() if value is not None}
+                self._observed[trial.id] = replace(seen, values={**seen.values, **known})
 
 
 def policy_of(

@@ -11,6 +11,7 @@ by one. A model of an earlier search can stand before the first rung, in just th
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _FITTED_ON = 120  # trials from which hyperparameters are found
 _EVEN, _NEAR, _REFINED = 150, 150, 60  # candidates
 # Weight of the belief that a rung's values are those of the rung below, in trials of unit variance.
 _BELIEF = 2.0
+_LEAST_RHO = 0.5  # by which a change is brought to the scale of the rung before: less would blow it up
 _LEAST_WIDTH = 0.2  # of a rung's scale, as a share of all that its values span
 _ROOT_OF_TWO_PI = (2 * np.pi) ** 0.5
 _TOO_CLOSE = 0.98  # correlation with a trial of this search from which on a candidate teaches nothing new
@@ -111,7 +113,7 @@ class RungModel:
             recipes = _Recipes(encoding, seen)
             below: _Below | None = None
             if before:
-                below = _Below(_values(seen, before), _Scale.of(_values(evidence.at(before), before)))
+                below = _Below(_values(seen, before), Scale.of(_values(evidence.at(before), before)))
             elif earlier:
                 below = _Below(earlier.remembered(recipes.rows(range(len(seen)))), None)
             values = _values(seen, rung)
@@ -157,6 +159,17 @@ class RungModel:
             mean = layer.rho * mean + layer.shift + layer.spread * layer.process.mean(filled)
         return mean
 
+    def change(self, rows: Rows) -> Array:
+        """By how much recipes rise to the highest rung from the one before, more than others do, shape (n,).
+
+        In widths of the scale of the one before; 0 if there is one rung alone.
+        """
+        if len(self._layers) < 2:
+            return np.zeros(len(rows))
+        last = self._layers[-1]
+        risen = last.spread * last.process.mean(without_nan(rows, self._choice))
+        return np.asarray(risen / max(last.rho, _LEAST_RHO))
+
     def closeness(self, rows: Rows) -> Array:
         """How like the nearest trial of this search, as the first rung sees it: 0 to 1, shape (n,)."""
         return self._layers[0].process.closeness(without_nan(rows, self._choice))
@@ -168,14 +181,14 @@ class RungModel:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
     """Makes values of one rung comparable: the good ones spread out, the bad ones close together."""
 
     median: float
     width: float  # from the median to the best tenth
 
     @classmethod
-    def of(cls, values: Array) -> _Scale:
+    def of(cls, values: Array) -> Scale:
         median, high = np.quantile(values, [0.5, 0.9])
         # When most trials lie near the best, tiny differences must not become large ones.
         least = max(_LEAST_WIDTH * float(np.ptp(values)), 1e-9)
@@ -186,13 +199,17 @@ class _Scale:
         compressed: Array = np.where(scaled < 0, -np.log1p(np.maximum(-scaled, 0.0)), scaled)
         return compressed
 
+    def value(self, scaled: float) -> float:
+        """What has this place on the scale."""
+        return self.median + self.width * (scaled if scaled >= 0 else -math.expm1(-scaled))
+
 
 @dataclass(frozen=True)
 class _Below:
     """What the level below a rung says of the rung's trials: their values there, or predictions."""
 
     values: Array
-    scale: _Scale | None  # None: predictions, which are on a scale already
+    scale: Scale | None  # None: predictions, which are on a scale already
 
     @property
     def scaled(self) -> Array:
@@ -201,7 +218,7 @@ class _Below:
     def first(self, count: int) -> _Below:
         """Of the first trials alone, as it was when there were no others."""
         values = self.values[:count]
-        return _Below(values, None if self.scale is None else _Scale.of(values))
+        return _Below(values, None if self.scale is None else Scale.of(values))
 
 
 @dataclass(frozen=True)
@@ -230,8 +247,8 @@ class _Targets:
 
     @classmethod
     def of(cls, values: Array, below: _Below | None) -> _Targets:
-        scaled = _Scale.of(values)(values)
-        rho = _slope(below.scaled, scaled) if below else 0.0
+        scaled = Scale.of(values)(values)
+        rho = slope(below.scaled, scaled) if below else 0.0
         rest = scaled - rho * below.scaled if below else scaled
         spread = max(float(rest.std()), 1e-3)
         return cls((rest - rest.mean()) / spread, rho, float(rest.mean()), spread)
@@ -255,7 +272,7 @@ def _layer(recipes: _Recipes, below: _Below | None, values: Array, choice: NDArr
     return _Layer(process, targets.rho, targets.shift, targets.spread)
 
 
-def _slope(x: Array, y: Array) -> float:
+def slope(x: Array, y: Array) -> float:
     """Of y on x, never negative; 1 until much was seen."""
     x = x - x.mean()
     return max(float(x @ (y - y.mean()) + _BELIEF) / float(x @ x + _BELIEF), 0.0)

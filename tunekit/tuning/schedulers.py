@@ -13,7 +13,7 @@ Larger values are better. A recipe that failed counts as -inf where it would hav
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
@@ -111,9 +111,13 @@ class Scheduler:
     reduction_factor: int
     seed: int
 
-    def board(self) -> Board:
-        """An empty board for what this scheduler decides from."""
-        return Board(self.rungs, self.rungs_of)
+    def board(self, worth: Callable[[Trial, int, float], float] = lambda trial, epoch, value: value) -> Board:
+        """An empty board for what this scheduler decides from.
+
+        Args:
+            worth: what a trial's value at a rung counts there.
+        """
+        return Board(self.rungs, self.rungs_of, worth)
 
     def rungs_of(self, trial: int) -> tuple[int, ...]:
         """The rungs of one trial; those with the same ones are compared."""
@@ -167,7 +171,8 @@ class Asha(Scheduler):
         if epoch not in self.rungs_of(trial.id):
             return "continue"
         earlier = self._comparable(trial.id, board.rung(epoch).values)
-        return "continue" if survives(value, earlier, self.reduction_factor) else "stop"
+        worth = board.worth(trial, epoch, value)
+        return "continue" if survives(worth, earlier, self.reduction_factor) else "stop"
 
     def _comparable(self, trial: int, values: Mapping[int, float]) -> list[float]:
         """Of the values at a rung, those that the trial is compared with."""
@@ -192,7 +197,8 @@ class AshaPromotion(Asha):
     def decide(self, trial: Trial, epoch: int, value: float, board: Board) -> Decision:
         if epoch not in self.rungs:
             return "continue"
-        goes_on = board.rung(epoch).would_be_promotable(trial.id, value, self.reduction_factor)
+        worth = board.worth(trial, epoch, value)
+        goes_on = board.rung(epoch).would_be_promotable(trial.id, worth, self.reduction_factor)
         return "continue" if goes_on else "pause"
 
     def promotion(self, board: Board) -> int | None:

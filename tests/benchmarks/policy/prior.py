@@ -1,4 +1,4 @@
-"""From recorded curves to the prior of a space: what each recipe had at two of its epochs.
+"""From recorded curves to the prior of a space: what each recipe had at three of its epochs.
 
     python -m tests.benchmarks.policy.prior search_spaces/resnet.prior.json.gz results/curves-resnet-*.json.gz
 
@@ -17,7 +17,7 @@ from typing import Any
 from tests.benchmarks.policy.record import Table, read_table
 from tunekit.paths import atomic_write
 
-EPOCHS = (3, 27)  # of those at which a search of 27 epochs compares, the first and the last
+EPOCHS = (3, 9, 27)  # those at which a search of 27 epochs compares
 
 
 def prior_of(tables: Sequence[Path]) -> dict[str, Any]:
