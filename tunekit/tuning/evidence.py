@@ -41,10 +41,13 @@ class Evidence:
         return [trial for trial in self.trials if epoch in trial.values]
 
     def ends(self) -> Evidence:
-        """Of a search that trained most of its trials in full, its first and last epoch alone."""
+        """Of a search that trained in full, its first and last epoch alone."""
         first, last = self.epochs[0], self.epochs[-1]
-        in_full = first < last and len(self.at(first)) <= 2 * len(self.at(last))
-        return Evidence(self.trials, (first, last)) if in_full else self
+        return Evidence(self.trials, (first, last)) if self.in_full(first, last) else self
+
+    def in_full(self, first: int, last: int) -> bool:
+        """Whether at least half of the trials that came to `first` came to `last` as well."""
+        return first < last and len(self.at(first)) <= 2 * len(self.at(last))
 
     def pending(self, epoch: int) -> list[Params]:
         """Params of the trials that may still get a value there."""

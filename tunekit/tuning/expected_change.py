@@ -83,10 +83,12 @@ class ExpectedChange:
         key = (trial.id, epoch)
         if key not in self._changes:
             params = self._params_of(trial) if self._models[epoch] else None
-            rows = self._encoding.encode_all([params] if params else [])
-            changes = [model.change(rows)[0] for model in self._models[epoch]] if params else [0.0]
-            self._changes[key] = float(np.mean(changes))
+            self._changes[key] = 0.0 if params is None else self._mean_change(params, epoch)
         return self._changes[key]
+
+    def _mean_change(self, params: Params, epoch: int) -> float:
+        row = self._encoding.encode_all([params])
+        return float(np.mean([model.change(row) for model in self._models[epoch]]))
 
     def _belief(self, epoch: int) -> float:
         """How much of what was expected came true in this search; 1 until much was seen, never negative."""
@@ -100,11 +102,8 @@ class ExpectedChange:
         """A model of each search that knows both ends, about."""
         models: list[RungModel] = []
         for search in self._searches:
-            ends = [_nearest(search.epochs, wanted) for wanted in (epoch, self._max_epochs)]
-            if None in ends or ends[0] == ends[1]:
-                continue
-            first, last = (end for end in ends if end is not None)
-            if len(search.at(first)) <= 2 * len(search.at(last)):
+            first, last = (_nearest(search.epochs, wanted) for wanted in (epoch, self._max_epochs))
+            if first is not None and last is not None and search.in_full(first, last):
                 model = taught_by(self._space, [Evidence(search.trials, (first, last))])
                 models += [model] if model else []
         return models
