@@ -4,26 +4,25 @@
 
 Among so many recipes of 7 keys the nearest recorded one has something to say of any other. Networks, space
 and epochs are those of small_networks.py, the tasks two of live.py; 400 samples train, 2,000 judge. A table
-takes 12 minutes on a core of its own. Every epoch counts as one second.
+takes half an hour beside other work. Every epoch counts as one second.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from tests.benchmarks.policy import live
-from tests.benchmarks.policy.record import Table, write_table
+from tests.benchmarks.policy.record import Table
 from tests.benchmarks.policy.small_networks import (
     EPOCHS,
     described,
     parts_of,
     random_recipe,
+    record_tables,
+    seed_of,
     trained,
     with_conditions,
 )
@@ -36,7 +35,7 @@ _TRAIN, _JUDGE = 400, 2000  # samples
 def recorded(task: str, data_dir: Path, count: int = RECIPES) -> list[dict[str, Any]]:
     """Random recipes of a task, trained in full, as a table has them."""
     train, judge = parts_of(live.TASKS[task](data_dir), _TRAIN, _JUDGE)
-    rng = np.random.default_rng((_seed_of(task), 77, 0))
+    rng = np.random.default_rng((seed_of(task), 77, 0))
     recipes = []
     for _ in range(count):
         params = random_recipe(rng)
@@ -52,29 +51,20 @@ def dense_table(task: str, recipes: list[dict[str, Any]], hardware: str) -> Tabl
         "what": "validation accuracy of every epoch of random recipes, each trained in full; an epoch counts "
         "as one second; by tests/benchmarks/policy/dense.py",
         "dataset": described(task, live.TASKS[task]),
-        "seed": _seed_of(task),
+        "seed": seed_of(task),
         "train_images": _TRAIN,
         "val_images": _JUDGE,
     }
     return with_conditions(conditions, recipes, hardware)
 
 
-def _seed_of(task: str) -> int:
-    return sum(map(ord, task))
-
-
 def main() -> None:
     """Record both."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("data_dir", type=Path, help="where torchvision finds CIFAR10")
-    parser.add_argument("out", type=Path, help="folder of the tables")
-    parser.add_argument("--hardware", required=True, help="what it ran on, in words")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    for task in TASKS:
-        table = dense_table(task, recorded(task, arguments.data_dir), arguments.hardware)
-        write_table(table, arguments.out / f"curves-small-networks-{task}.json.gz")
-        print(f"Recorded {task}", file=sys.stderr)
+
+    def table(task: str, data_dir: Path, hardware: str) -> Table:
+        return dense_table(task, recorded(task, data_dir), hardware)
+
+    record_tables((__doc__ or "").splitlines()[0], TASKS, table)
 
 
 if __name__ == "__main__":

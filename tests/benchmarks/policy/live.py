@@ -8,7 +8,7 @@ proposed again answers with another curve. Of each task 400 samples train, 900 j
 all that a method sees, and 5,000 others test its incumbents, each trained to its end for that. Every epoch
 takes one simulated second. No constant of tunekit was chosen on these tasks.
 
-The space `resnet` can be searched in the same way (live_resnets.py), a quarter of an hour a search. Its
+The space `resnet` can be searched in the same way (live_resnets.py), five to ten minutes a search. Its
 shipped prior and warm starts know the same data sets, so give it those that the others choose:
 
     python -m tests.benchmarks.policy.live DATA_DIR --tasks resnet-mnist --methods tunekit ray \\

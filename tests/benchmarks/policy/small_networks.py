@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,7 @@ def recorded(task: str, data_dir: Path, count: int = RECIPES) -> list[dict[str, 
     Each epoch's seconds are the mean of the recipe's epochs.
     """
     train, judge = parts_of(TASKS[task](data_dir), _TRAIN, _JUDGE)
-    rng = np.random.default_rng(_seed_of(task))
+    rng = np.random.default_rng(seed_of(task))
     recipes = []
     for seed in range(count):
         params = random_recipe(rng)
@@ -221,7 +221,7 @@ def table_of(task: str, recipes: list[dict[str, Any]], hardware: str) -> Table:
         "what": "validation accuracy of every epoch of random recipes, each trained in full; mean seconds "
         "of an epoch; by tests/benchmarks/policy/small_networks.py",
         "dataset": described(task, TASKS[task]),
-        "seed": _seed_of(task),
+        "seed": seed_of(task),
         "train_images": _TRAIN,
         "val_images": _JUDGE,
     }
@@ -253,22 +253,38 @@ def _cifar_images(data_dir: Path, seed: int) -> Samples:
     return cifar.data[chosen].reshape(2400, -1) / 255.0, np.array(cifar.targets)[chosen]
 
 
-def _seed_of(task: str) -> int:
+def seed_of(task: str) -> int:
+    """Of a task's recipes."""
     return sum(map(ord, task))
 
 
-def main() -> None:
-    """Record every task."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def record_tables(description: str, tasks: Iterable[str], table: Callable[[str, Path, str], Table]) -> None:
+    """The command that records a table of each task.
+
+    Args:
+        description: of the command.
+        tasks: their names.
+        table: of a task, the folder of data sets, and the hardware in words.
+    """
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("data_dir", type=Path, help="where torchvision finds CIFAR10 and MNIST")
     parser.add_argument("out", type=Path, help="folder of the tables")
     parser.add_argument("--hardware", required=True, help="what it ran on, in words")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for task in TASKS:
-        table = table_of(task, recorded(task, arguments.data_dir), arguments.hardware)
-        write_table(table, arguments.out / f"curves-small-networks-{task}.json.gz")
+    for task in tasks:
+        recorded_table = table(task, arguments.data_dir, arguments.hardware)
+        write_table(recorded_table, arguments.out / f"curves-small-networks-{task}.json.gz")
         print(f"Recorded {task}", file=sys.stderr)
+
+
+def main() -> None:
+    """Record every task."""
+
+    def table(task: str, data_dir: Path, hardware: str) -> Table:
+        return table_of(task, recorded(task, data_dir), hardware)
+
+    record_tables((__doc__ or "").splitlines()[0], TASKS, table)
 
 
 if __name__ == "__main__":
