@@ -13,6 +13,9 @@ shipped prior and warm starts know the same data sets, so give it those that the
 
     python -m tests.benchmarks.policy.live DATA_DIR --tasks resnet-mnist --methods tunekit ray \\
         --prior others.prior.json.gz --warm-starts others.toml
+
+Instead of `resnet-mnist`, `emulated-resnet-mnist` answers in seconds (emulated_resnets.py): for first trials
+of an idea, not for what is said of the policy.
 """
 
 from __future__ import annotations
@@ -55,6 +58,7 @@ from tunekit.space import SearchSpace
 from tunekit.tuning.replay import Curves, Record, replay
 
 if TYPE_CHECKING:
+    from tests.benchmarks.policy.emulated_resnets import EmulatedCurves
     from tests.benchmarks.policy.live_resnets import ResnetCurves
 
 _TRAIN, _JUDGE, _TEST = 400, 900, 5000  # samples
@@ -122,6 +126,8 @@ TASKS: dict[str, Callable[[Path], Samples]] = {
 
 RESNET_TASKS = {"resnet-mnist": "mnist", "resnet-cifar10": "cifar10"}
 """Tasks of live_resnets.py, with their data sets."""
+EMULATED_TASKS = {"emulated-resnet-mnist": "mnist"}
+"""Tasks of emulated_resnets.py, likewise."""
 RESNET_EPOCHS = 27
 
 
@@ -184,12 +190,16 @@ class LiveTask(NamedTuple):
     warm_starts: Path | None = None
 
 
-def _curves(task: LiveTask) -> LiveCurves | ResnetCurves:
+def _curves(task: LiveTask) -> LiveCurves | ResnetCurves | EmulatedCurves:
     if task.task in RESNET_TASKS:
         # It needs all of tunekit, which is not there in Syne Tune's environment.
         from tests.benchmarks.policy.live_resnets import ResnetCurves
 
         return ResnetCurves(RESNET_TASKS[task.task], task.data_dir, task.seed)
+    if task.task in EMULATED_TASKS:
+        from tests.benchmarks.policy.emulated_resnets import EmulatedCurves
+
+        return EmulatedCurves(EMULATED_TASKS[task.task], task.seed)
     return LiveCurves(_samples(task.task, task.data_dir), task.seed)
 
 
@@ -228,6 +238,14 @@ def key_of(task: LiveTask) -> str:
     files = [Path(str(module.__file__)) for module in (sys.modules[__name__], small_networks, runs)]
     if task.task in RESNET_TASKS:
         files.append(Path(__file__).with_name("live_resnets.py"))
+    if task.task in EMULATED_TASKS:
+        from tests.benchmarks.policy.emulated_resnets import learned_from
+
+        files += [
+            Path(__file__).with_name("emulated_resnets.py"),
+            Path(__file__).with_name("smooth.py"),
+            *learned_from(EMULATED_TASKS[task.task]),
+        ]
     files += sources(task.method) if task.method != REFERENCE else []
     if task.method != REFERENCE and method(task.method).library == "tunekit":
         files += filter(None, (task.prior, task.warm_starts))
@@ -300,7 +318,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--methods", nargs="+", type=method_name, default=usual, help=f"default: {' '.join(usual)}"
     )
-    tasks = [*TASKS, *RESNET_TASKS]
+    tasks = [*TASKS, *RESNET_TASKS, *EMULATED_TASKS]
     parser.add_argument(
         "--tasks", nargs="+", default=list(TASKS), choices=tasks, help="default: those of small networks"
     )

@@ -17,6 +17,7 @@ from sklearn.neural_network import MLPRegressor
 
 from tests.benchmarks.policy.record import curves_of, read_table
 from tunekit.recipe import Value
+from tunekit.space import SearchSpace
 from tunekit.tuning.encoding import Rows, SpaceEncoding
 from tunekit.tuning.replay import Curves, Floats, Record
 
@@ -43,9 +44,8 @@ class CurveModel:
         self.space, self.epochs = recorded.space, recorded.epochs
         self.encoding = SpaceEncoding(recorded.space)
         values = np.where(np.isnan(recorded.values), recorded.final.min(), recorded.values)
-        logits = np.log((values + _MARGIN) / (1 + _MARGIN - values))
-        self._axes = PCA(_COMPONENTS, svd_solver="full").fit(logits)
-        components = self._axes.transform(logits)
+        self._axes = PCA(_COMPONENTS, svd_solver="full").fit(logits(values))
+        components = self._axes.transform(logits(values))
         # Components count by their spread, the first one by 1.
         spread = np.sqrt(components.std(axis=0))
         self._unit = spread * spread[0]
@@ -58,23 +58,33 @@ class CurveModel:
         )
         rows = np.array([self.encoding.encode(record.params) for record in recorded.records])
         for _ in range(_STEPS):
-            self._network.partial_fit(self._inputs(rows), components / self._unit)
+            self._network.partial_fit(network_inputs(self.space, rows), components / self._unit)
 
     def curves(self, rows: Rows) -> Floats:
         """Validation accuracies, shape (recipes, epochs), of encoded recipes."""
-        components = self._network.predict(self._inputs(rows)) * self._unit
-        logits = self._axes.inverse_transform(components)
-        return np.asarray((1 + 2 * _MARGIN) / (1 + np.exp(-logits)) - _MARGIN)
+        components = self._network.predict(network_inputs(self.space, rows)) * self._unit
+        return accuracies(self._axes.inverse_transform(components))
 
-    def _inputs(self, rows: Rows) -> Floats:
-        """Of a range one column from -1 to 1, of a key with choices one for each of them; 0 if inactive."""
-        columns = []
-        for key, column in zip(self.space.parameters.values(), rows.T, strict=True):
-            if key.choices:
-                columns += [(column == choice).astype(float) for choice in range(len(key.choices))]
-            else:
-                columns.append(np.nan_to_num(2 * column - 1))
-        return np.column_stack(columns)
+
+def logits(values: Floats) -> Floats:
+    """Of accuracies; finite for 0 and 1 too."""
+    return np.asarray(np.log((values + _MARGIN) / (1 + _MARGIN - values)))
+
+
+def accuracies(of_logits: Floats) -> Floats:
+    """What has these `logits`."""
+    return np.asarray((1 + 2 * _MARGIN) / (1 + np.exp(-of_logits)) - _MARGIN)
+
+
+def network_inputs(space: SearchSpace, rows: Rows) -> Floats:
+    """Of a range one column from -1 to 1, of a key with choices one for each of them; 0 if inactive."""
+    columns = []
+    for key, column in zip(space.parameters.values(), rows.T, strict=True):
+        if key.choices:
+            columns += [(column == choice).astype(float) for choice in range(len(key.choices))]
+        else:
+            columns.append(np.nan_to_num(2 * column - 1))
+    return np.column_stack(columns)
 
 
 class SmoothCurves(Curves):
