@@ -34,6 +34,9 @@ residual one in a minute, on tasks of its own; images that no method sees judge 
 
     .venv/bin/python -m tests.benchmarks.policy.live DATA_DIR
 
+Its task `emulated-resnet-mnist` answers from a model again, with noise, learned from what such searches tried
+(emulated_resnets.py): for ideas that need many searches of residual networks.
+
 The space `resnet` has warm starts, chosen from these tables (warm_starts.py) and on CIFAR-10, and
 a prior, which is these tables themselves (prior.py). A replay uses neither unless it is told which. What a
 prior and such warm starts are worth on data that had no say, here on digits:
