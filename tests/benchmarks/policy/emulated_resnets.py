@@ -152,7 +152,7 @@ def _examples(inputs: Rows, courses: Courses, before: tuple[int, ...], epoch: in
 def learned_from(dataset: str) -> tuple[Path, Path]:
     """Two tables: random recipes trained in full, and those that were searched, as far as they trained."""
     folder = Path("results")
-    return folder / f"curves-resnet-{dataset}.json.gz", folder / f"courses-resnet-{dataset}.json.gz"
+    return folder / f"curves-resnet-{dataset}.json.gz", folder / f"curves-resnet-{dataset}-searched.json.gz"
 
 
 @cache
