@@ -21,10 +21,11 @@ from sklearn.preprocessing import StandardScaler
 
 from tests.benchmarks.policy.record import curves_of, read_table
 from tests.benchmarks.policy.smooth import accuracies, logits, network_inputs
+from tests.benchmarks.policy.trained_on_demand import TrainedOnDemand
 from tunekit.recipe import Value
 from tunekit.space import SearchSpace
 from tunekit.tuning.encoding import Rows, SpaceEncoding
-from tunekit.tuning.replay import Curves, Floats, Record
+from tunekit.tuning.replay import Floats
 from tunekit.tuning.samplers import suggest_random
 
 _KNOWN = (1, 3, 9, 16, 27)  # epochs that are predicted; between them curves are straight in log epochs
@@ -37,8 +38,8 @@ Courses = Sequence[tuple[Mapping[str, Value], Sequence[float]]]
 """Recipes, and their values as far as they trained."""
 
 
-class EmulatedCurves(Curves):
-    """Every proposal is a training of its own."""
+class EmulatedCurves(TrainedOnDemand):
+    """Trainings that are emulated."""
 
     def __init__(self, dataset: str, seed: int) -> None:
         """
@@ -47,26 +48,15 @@ class EmulatedCurves(Curves):
             seed: of all trainings.
         """
         self._emulator = emulator_of(dataset)
-        self.space, self.epochs = self._emulator.space, _KNOWN[-1]
-        self.records: tuple[Record, ...] = ()
-        self._seed = seed
+        super().__init__(self._emulator.space, _KNOWN[-1], seed)
         self._values: list[Floats] = []
 
-    def nearest(self, params: Mapping[str, Value]) -> int:
-        """The index of a new training of `params`."""
-        place = len(self.records)
-        self.records = (*self.records, Record(params, (), ()))
-        self.seconds = np.ones((place + 1, self.epochs))
-        self._values.append(self._emulator.curve(params, np.random.default_rng((self._seed, place))))
-        return place
+    def _begin(self, params: Mapping[str, Value], rng: np.random.Generator) -> None:
+        self._values.append(self._emulator.curve(params, rng))
 
     def value(self, record: int, epoch: int) -> float:
         """Validation accuracy after the epoch."""
         return float(self._values[record][epoch - 1])
-
-    def failure(self, record: int, epoch: int) -> str | None:
-        """No emulated training fails."""
-        return None
 
     def references(self, seed: int) -> list[dict[str, Value]]:
         """Random recipes, by which regret is measured."""

@@ -31,7 +31,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import make_classification
 from sklearn.decomposition import PCA
 
-from tests.benchmarks.policy import runs, small_networks
+from tests.benchmarks.policy import runs, small_networks, trained_on_demand
 from tests.benchmarks.policy.comparison import Outcome, markdown, regret_of
 from tests.benchmarks.policy.methods import METHODS, installed, method, method_name, sources
 from tests.benchmarks.policy.runs import TRAININGS, WORKERS, course, incumbents, remembered
@@ -52,14 +52,11 @@ from tests.benchmarks.policy.small_networks import (
     parts_of,
     random_recipe,
 )
+from tests.benchmarks.policy.trained_on_demand import TrainedOnDemand
 from tests.benchmarks.policy.warm_starts import read_warm_starts
 from tunekit.recipe import Value
 from tunekit.space import SearchSpace
-from tunekit.tuning.replay import Curves, Record, replay
-
-if TYPE_CHECKING:
-    from tests.benchmarks.policy.emulated_resnets import EmulatedCurves
-    from tests.benchmarks.policy.live_resnets import ResnetCurves
+from tunekit.tuning.replay import replay
 
 _TRAIN, _JUDGE, _TEST = 400, 900, 5000  # samples
 _SAMPLES = _TRAIN + _JUDGE + _TEST
@@ -131,8 +128,8 @@ EMULATED_TASKS = {"emulated-resnet-mnist": "mnist"}
 RESNET_EPOCHS = 27
 
 
-class LiveCurves(Curves):
-    """Every proposal is a training of its own, as far as it is asked for."""
+class LiveCurves(TrainedOnDemand):
+    """Trainings of small networks."""
 
     def __init__(self, samples: Samples, seed: int) -> None:
         """
@@ -140,23 +137,15 @@ class LiveCurves(Curves):
             samples: at least 1,301; 400 train, 900 judge, up to 5,000 test.
             seed: of all trainings.
         """
-        self.space, self.epochs = SearchSpace.from_dict(tomllib.loads(SPACE)), EPOCHS
-        self.records: tuple[Record, ...] = ()
-        self.seconds = np.ones((0, EPOCHS))
+        super().__init__(SearchSpace.from_dict(tomllib.loads(SPACE)), EPOCHS, seed)
         tests = min(len(samples[1]) - _TRAIN - _JUDGE, _TEST)
         self._train, self._judge, self._test = parts_of(samples, _TRAIN, _JUDGE, tests)
         self._classes = int(samples[1].max()) + 1
-        self._seed = seed
         self._trainings: list[Training] = []
 
-    def nearest(self, params: Mapping[str, Value]) -> int:
-        """The index of a new training of `params`."""
-        place = len(self.records)
-        self.records = (*self.records, Record(params, (), ()))
-        self.seconds = np.ones((place + 1, EPOCHS))
-        seed = int(np.random.default_rng((self._seed, place)).integers(2**31))
+    def _begin(self, params: Mapping[str, Value], rng: np.random.Generator) -> None:
+        seed = int(rng.integers(2**31))
         self._trainings.append(Training(params, self._train, self._classes, seed))
-        return place
 
     def value(self, record: int, epoch: int) -> float:
         """Validation accuracy after the epoch; the epochs of a training are asked for in order."""
@@ -190,7 +179,7 @@ class LiveTask(NamedTuple):
     warm_starts: Path | None = None
 
 
-def _curves(task: LiveTask) -> LiveCurves | ResnetCurves | EmulatedCurves:
+def _curves(task: LiveTask) -> TrainedOnDemand:
     if task.task in RESNET_TASKS:
         # It needs all of tunekit, which is not there in Syne Tune's environment.
         from tests.benchmarks.policy.live_resnets import ResnetCurves
@@ -235,22 +224,26 @@ def _samples(task: str, data_dir: Path) -> Samples:
 
 def key_of(task: LiveTask) -> str:
     """Names a search; a digest of all that decides its outcome is a part of it."""
-    files = [Path(str(module.__file__)) for module in (sys.modules[__name__], small_networks, runs)]
-    if task.task in RESNET_TASKS:
-        files.append(Path(__file__).with_name("live_resnets.py"))
-    if task.task in EMULATED_TASKS:
-        from tests.benchmarks.policy.emulated_resnets import learned_from
-
-        files += [
-            Path(__file__).with_name("emulated_resnets.py"),
-            Path(__file__).with_name("smooth.py"),
-            *learned_from(EMULATED_TASKS[task.task]),
-        ]
+    modules = (sys.modules[__name__], trained_on_demand, small_networks, runs)
+    files = [*(Path(str(module.__file__)) for module in modules), *_files_of(task.task)]
     files += sources(task.method) if task.method != REFERENCE else []
     if task.method != REFERENCE and method(task.method).library == "tunekit":
         files += filter(None, (task.prior, task.warm_starts))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     return f"live {task.task} {task.method} {task.seed} {digest}"
+
+
+def _files_of(task: str) -> list[Path]:
+    """What answers in a task of residual networks: modules, and the tables that were learned from."""
+    here = Path(__file__).parent
+    if task in RESNET_TASKS:
+        return [here / "live_resnets.py"]
+    if task in EMULATED_TASKS:
+        from tests.benchmarks.policy.emulated_resnets import learned_from
+
+        tables = learned_from(EMULATED_TASKS[task])
+        return [here / "emulated_resnets.py", here / "smooth.py", *tables]
+    return []
 
 
 def _mnist(data_dir: Path) -> tuple[NDArray[Any], NDArray[Any]]:

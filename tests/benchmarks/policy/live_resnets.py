@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.benchmarks.policy.record import curves_of, read_table
+from tests.benchmarks.policy.trained_on_demand import TrainedOnDemand
 from tunekit.data.batches import Batches
 from tunekit.data.datasets import open_dataset
 from tunekit.data.pack import Pack
@@ -24,7 +25,6 @@ from tunekit.errors import RecipeError, RecipeFailure
 from tunekit.recipe import Value
 from tunekit.training.build import build_training
 from tunekit.training.loop import Training
-from tunekit.tuning.replay import Curves, Record
 from tunekit.tuning.samplers import suggest_random
 
 _REFERENCES = 40  # random recipes of each task, trained in full: regret is measured by them
@@ -32,8 +32,8 @@ _TRAIN, _JUDGE, _TEST = 719, 2000, 5000  # images
 _SPLIT = 1000  # seed; the tables' splits have others
 
 
-class ResnetCurves(Curves):
-    """Every proposal is a training of its own, as far as it is asked for."""
+class ResnetCurves(TrainedOnDemand):
+    """Trainings of residual networks."""
 
     def __init__(self, dataset: str, data_dir: Path, seed: int) -> None:
         """
@@ -43,22 +43,15 @@ class ResnetCurves(Curves):
             seed: of all trainings.
         """
         recorded = curves_of(read_table(Path(f"results/curves-resnet-{dataset}.json.gz")))
-        self.space, self.epochs = recorded.space, recorded.epochs
-        self.records: tuple[Record, ...] = ()
+        super().__init__(recorded.space, recorded.epochs, seed)
         self._pack, self._split, self._unseen = _images(dataset, data_dir)
-        self._seed = seed
         self._trainings: list[_Course] = []
 
-    def nearest(self, params: Mapping[str, Value]) -> int:
-        """The index of a new training of `params`."""
-        place = len(self.records)
-        self.records = (*self.records, Record(params, (), ()))
-        self.seconds = np.ones((place + 1, self.epochs))
-        seed = int(np.random.default_rng((self._seed, place)).integers(2**31))
-        recipe, device = self.space.recipe(params), torch.device("cpu")
+    def _begin(self, params: Mapping[str, Value], rng: np.random.Generator) -> None:
+        recipe, seed = self.space.recipe(params), int(rng.integers(2**31))
+        device = torch.device("cpu")
         training = build_training(recipe, self._pack, self._split, self.epochs, seed, device)
         self._trainings.append(_Course(training))
-        return place
 
     def value(self, record: int, epoch: int) -> float:
         """Validation accuracy after the epoch."""
