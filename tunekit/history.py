@@ -68,6 +68,7 @@ class Event:
     baseline: str | None = None  # name of the known recipe that the trial trains; then `params` are its keys
     default: bool | None = None  # True: the trial trains the space's default recipe
     warm_start: bool | None = None  # True: not the sampler proposed it, but the space or an earlier search
+    to_the_end: bool | None = None  # True: no scheduler may end it early, though it is a warm start
     repeat_of: int | None = None  # the trial whose recipe this one trains again, with another seed
     seen_validation: bool | None = (
         None  # True: it trains on the validation images too, its values say nothing
@@ -92,6 +93,7 @@ class Trial:
     baseline: str | None = None
     default: bool = False
     warm_start: bool = False
+    to_the_end: bool = False
     repeat_of: int | None = None
     seen_validation: bool = False
     status: TrialStatus = "running"
@@ -124,8 +126,8 @@ class Trial:
 
     @property
     def in_full(self) -> bool:
-        """Whether no scheduler may end it early: baselines, the default recipe, repeats."""
-        return self.baseline is not None or self.default or self.repeat_of is not None
+        """Whether no scheduler may end it early: `to_the_end`, baselines, the default recipe, repeats."""
+        return self.baseline is not None or self.default or self.to_the_end or self.repeat_of is not None
 
     @property
     def recipe_id(self) -> int:
@@ -353,6 +355,7 @@ class History:
             event.baseline,
             bool(event.default),
             bool(event.warm_start),
+            bool(event.to_the_end),
             event.repeat_of,
             bool(event.seen_validation),
         )
@@ -395,7 +398,7 @@ _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("trial", "epoch", "repeat_of"), (int,)),
     **dict.fromkeys(("time", "value"), (int, float)),
     **dict.fromkeys(("params", "metrics"), (dict,)),
-    **dict.fromkeys(("default", "warm_start", "seen_validation"), (bool,)),
+    **dict.fromkeys(("default", "warm_start", "to_the_end", "seen_validation"), (bool,)),
 }
 
 

@@ -57,6 +57,7 @@ def test_same_seed_and_same_calls_give_the_same_trials() -> None:
 
 WARM: list[dict[str, Any]] = [{"x": 0.9}, {"kind": "b", "y": 0.1}, {"x": 0.9}]  # the last says nothing new
 WARM_SPACE = dataclasses.replace(SPACE, warm_starts=tuple(WARM))
+MORE_WARM_SPACE = dataclasses.replace(SPACE, warm_starts=(*WARM, {"x": 0.2}, {"x": 0.3}))
 
 
 @pytest.mark.parametrize("sampler", ["portfolio", "rung-tpe"])
@@ -74,10 +75,35 @@ def test_warm_starts_follow_the_default_recipe_once_each_after_a_resume_too(samp
     assert [trial.warm_start for trial in again.history.recipes] == [False, True, True, *4 * [False]]
 
 
-def test_a_warm_start_may_be_stopped_early_like_every_proposal() -> None:
-    search = SearchPolicy(WARM_SPACE, max_epochs=9, scheduler="asha")
+def test_a_fourth_warm_start_may_be_stopped_early_like_every_proposal() -> None:
+    search = SearchPolicy(MORE_WARM_SPACE, max_epochs=9, scheduler="asha")
     assert train(search, search.next(), lambda epoch: 0.9) == 9
-    assert train(search, search.next(), lambda epoch: 0.1) < 9
+    *in_full, fourth = [search.next() for _ in range(4)]
+    assert train(search, fourth, lambda epoch: 0.1) < 9
+    assert [train(search, each, lambda epoch: 0.1) for each in in_full] == [9, 9, 9]
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_three_warm_starts_are_trained_to_their_end_after_a_resume_too(scheduler: str) -> None:
+    search = SearchPolicy(MORE_WARM_SPACE, max_epochs=9, grace_period=1, scheduler=scheduler)
+    default, first = search.next(), search.next()
+    assert search.warm_starts_in_full_left() == 2
+    again = SearchPolicy(
+        MORE_WARM_SPACE, max_epochs=9, grace_period=1, scheduler=scheduler, history=search.history
+    )
+    handed_out = [again.next() for _ in range(9)]
+    assert [each.trial_id for each in handed_out[:3]] == [default.trial_id, first.trial_id, 2]
+    for other in handed_out[5:]:
+        train(again, other, lambda epoch: 0.9)
+    assert [train(again, each, lambda epoch: 0.1) for each in handed_out[:4]] == [9, 9, 9, 9]
+    assert [trial.in_full for trial in again.history.recipes] == [*4 * [True], *5 * [False]]
+    assert again.warm_starts_in_full_left() == 0
+
+
+def test_there_are_no_more_warm_starts_in_full_than_warm_starts() -> None:
+    assert SearchPolicy(SPACE, max_epochs=9).warm_starts_in_full_left() == 0
+    one = dataclasses.replace(SPACE, warm_starts=tuple(WARM[:1]))
+    assert SearchPolicy(one, max_epochs=9).warm_starts_in_full_left() == 1
 
 
 def test_an_even_draw_of_the_space_has_no_warm_starts() -> None:

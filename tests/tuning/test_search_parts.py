@@ -190,10 +190,16 @@ def work_on(paths: SearchPaths, digits: Pack, space: SearchSpace, samples: int) 
 
 @pytest.mark.parametrize(
     ("samples", "words"),
-    [(9, "first and in full, then 2 warm starts; "), (2, ", then 1 warm start; "), (1, "full; ")],
+    [
+        (9, "first and in full, then 4 warm starts (3 in full); "),
+        (2, ", then 1 warm start (1 in full); "),
+        (1, "full; "),
+    ],
 )
 def test_the_plan_says_what_runs_first(tmp_path: Path, digits: Pack, samples: int, words: str) -> None:
-    space = dataclasses.replace(SPACE, warm_starts=({"optim.lr": 0.2}, {"optim.lr": 0.3}))
+    space = dataclasses.replace(
+        SPACE, warm_starts=({"optim.lr": 0.2}, {"optim.lr": 0.3}, {"optim.lr": 0.4}, {"optim.lr": 0.5})
+    )
     work = work_on(lay_down_search(tmp_path, "s"), digits, space, samples)
     assert words in work.plan(divide([{"CPU": 1.0}], 1))
 

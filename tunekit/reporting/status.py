@@ -154,7 +154,9 @@ def _seconds_left(policy: SearchPolicy, settings: SearchSettings) -> float | Non
     times = [one["epoch_seconds"] for one in metrics if "epoch_seconds" in one]
     if not times:
         return None
-    in_full = len(settings.baselines) + (settings.samples > 0)
+    begun = sum(trial.to_the_end for trial in history.recipes)
+    to_begin = min(policy.warm_starts_in_full_left(), max(settings.trials - len(history.recipes), 0))
+    in_full = len(settings.baselines) + (settings.samples > 0) + begun + to_begin
     survivors = policy.scheduler.survivors() if settings.samples else ()
     every = estimate(
         [1.0], 1, 0, settings.trials, settings.epochs, 1, survivors, in_full, settings.repeats

@@ -34,6 +34,10 @@ from tunekit.tuning.trial_policy import TrialPolicy
 
 _TRIES = 20  # to propose a recipe that is new, by the sampler and then at random
 _APART = 1_000_000  # between the seeds of those tries; more than a search has trials
+# Warm starts that are trained to their end. They show what recipes are worth there that begin slowly and end
+# well, which by the first comparisons alone a search may never see; with the default recipe they are as many
+# as the model needs at a rung.
+_WARM_STARTS_IN_FULL = 3
 
 
 _Key = tuple[Value | None, ...]  # params, to be looked up: a value for each parameter of the space
@@ -155,7 +159,8 @@ class SearchPolicy(TrialPolicy):
         if len(self.history.recipes) == len(self._baselines) and self._key(default) not in self._tried:
             return self._suggest(default, default=True)
         if warm_starts := self.warm_starts_left():
-            return self._suggest(warm_starts[0], warm_start=True)
+            in_full = {"to_the_end": True} if self.warm_starts_in_full_left() else {}
+            return self._suggest(warm_starts[0], warm_start=True, **in_full)
         return self._suggest(self._propose_new(len(self.history.trials)))
 
     def warm_starts_left(self) -> list[Params]:
@@ -167,6 +172,11 @@ class SearchPolicy(TrialPolicy):
         best = [params for search in self._earlier for params in search.best]
         untried = {self._key(params): params for params in [*best, *own]}
         return [params for key, params in untried.items() if key not in self._tried]
+
+    def warm_starts_in_full_left(self) -> int:
+        """How many of `warm_starts_left` are trained to their end, whatever the scheduler thinks of them."""
+        done = sum(trial.to_the_end for trial in self.history.recipes)
+        return min(max(_WARM_STARTS_IN_FULL - done, 0), len(self.warm_starts_left()))
 
     def complete(self, trial_id: int) -> None:
         """The trial has trained to its end."""
@@ -188,7 +198,7 @@ class SearchPolicy(TrialPolicy):
         return self.max_epochs if trial.in_full else self.scheduler.next_comparison(trial)
 
     def _decide(self, trial: Trial, epoch: int, value: float) -> tuple[Decision, Event | None]:
-        """Baselines, the default recipe and repeats are never stopped or paused before the last epoch."""
+        """Baselines, the default recipe, the first warm starts and repeats are never stopped or paused."""
         if epoch >= self.max_epochs:
             return "stop", Event("complete", trial.id)
         if trial.in_full:

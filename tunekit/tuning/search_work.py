@@ -128,7 +128,8 @@ class SearchWork:
         known = [_counted("baseline", self._baselines_left)] if self._baselines_left else []
         known += ["the default recipe"] if self._default_left else []
         first = f", {' and '.join(known)} first and in full" if known else ""
-        first += f", then {_counted('warm start', count)}" if (count := self._warm_starts_left) else ""
+        if count := self._warm_starts_left:
+            first += f", then {_counted('warm start', count)} ({self._to_the_end_left} in full)"
         taught = searches_in_words(self.policy.teachers)
         first += f"; the sampler knows {taught}" if taught else ""
         times = self.settings.repeats
@@ -155,7 +156,7 @@ class SearchWork:
             self.settings.epochs,
             resources.slots,
             self.policy.scheduler.survivors(),
-            self._baselines_left + self._default_left,
+            self._baselines_left + self._default_left + self._to_the_end_begun + self._to_the_end_left,
             self.settings.repeats,
         )
 
@@ -177,6 +178,16 @@ class SearchWork:
     def _warm_starts_left(self) -> int:
         proposals_left = self.settings.trials - len(self._trials) - self._default_left
         return max(0, min(len(self.policy.warm_starts_left()), proposals_left))
+
+    @property
+    def _to_the_end_left(self) -> int:
+        """Warm starts to begin that are trained in full."""
+        return min(self.policy.warm_starts_in_full_left(), self._warm_starts_left)
+
+    @property
+    def _to_the_end_begun(self) -> int:
+        """Such warm starts that have not ended."""
+        return sum(trial.to_the_end and not trial.over for trial in self._trials)
 
     @property
     def _trials(self) -> list[Trial]:
