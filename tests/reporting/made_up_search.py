@@ -56,8 +56,9 @@ def searched(
     space: str = SPACE,
     fixed: Mapping[str, Value] | None = None,
     draw: Callable[[SearchSpace, int], Params] = suggest_random,
+    warm_starts: int = 0,
 ) -> Facts:
-    """A search of recipes drawn at random, laid down on disk and read again."""
+    """A search of recipes drawn at random, laid down on disk and read again; the first may be warm starts."""
     paths = search_paths(folder, f"made-up-{seed}")
     paths.folder.mkdir(parents=True)
     paths.space.write_text(space)
@@ -78,7 +79,9 @@ def searched(
     history = History(paths.history)
     for trial in range(trials):
         params = draw(varied, 1000 * seed + trial)
-        history.append(Event("suggest", trial, params=params), *events(trial, outcome(params), epochs))
+        warm = True if trial < warm_starts else None
+        suggested = Event("suggest", trial, params=params, warm_start=warm, to_the_end=warm)
+        history.append(suggested, *events(trial, outcome(params), epochs))
     history.close()
     return read_facts(paths)
 

@@ -28,6 +28,17 @@ def test_a_search_that_has_hardly_begun_has_no_advice(tmp_path: Path, trials: in
     assert propose_space(facts, examine_space(facts)) is None
 
 
+def test_warm_starts_say_as_much_of_the_ranges_as_other_trials(tmp_path: Path) -> None:
+    def truth(params: Params) -> float:
+        return noise(params) + 0.1 * log_lr(params)
+
+    without = examine_space(searched(tmp_path / "without", truth))
+    with_them = examine_space(searched(tmp_path / "with", truth, warm_starts=3))
+
+    assert [finding.severity for finding in without].count("advice") > 0
+    assert with_them == without
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", [0.0, 0.2])
 def test_noise_alone_gets_advice_in_one_search_of_twenty_at_most(tmp_path: Path, failing: float) -> None:

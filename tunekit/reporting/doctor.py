@@ -24,7 +24,7 @@ def examine_space(facts: Facts) -> list[Finding]:
     """
     first = facts.rungs[0]
     ended = [t for t in facts.history.recipes if t.status == "failed" or t.value_at(first) is not None]
-    draws = [trial for trial in ended if not trial.in_full and not trial.seen_validation]
+    draws = [trial for trial in ended if not (trial.baseline or trial.default or trial.seen_validation)]
     failures = failure_findings(facts, ended)
     cut = {finding.key: finding.change for finding in failures if finding.change and finding.key}
     findings = [

@@ -159,8 +159,8 @@ class SearchPolicy(TrialPolicy):
         if len(self.history.recipes) == len(self._baselines) and self._key(default) not in self._tried:
             return self._suggest(default, default=True)
         if warm_starts := self.warm_starts_left():
-            in_full = {"to_the_end": True} if self.warm_starts_in_full_left() else {}
-            return self._suggest(warm_starts[0], warm_start=True, **in_full)
+            in_full = True if self.warm_starts_in_full_left() else None
+            return self._suggest(warm_starts[0], warm_start=True, to_the_end=in_full)
         return self._suggest(self._propose_new(len(self.history.trials)))
 
     def warm_starts_left(self) -> list[Params]:
