@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from statistics import fmean
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -56,6 +57,21 @@ class View(Protocol):
 
     def end(self) -> None:
         """Nothing more to show: what still happens puts the books in order."""
+
+
+def epochs_left(watched: Watched, trials: list[Trial]) -> float | None:
+    """Epochs to come if further trials are like those that have ended; None while none has.
+
+    Those that no scheduler may end come first and are long: they say nothing of others, if there are any.
+    """
+    recipes = [trial for trial in trials if trial.repeat_of is None]
+    ended = [trial for trial in recipes if not trial.unfinished]
+    if not ended:
+        return None
+    typical = fmean(trial.epoch for trial in [t for t in ended if not t.in_full] or ended)
+    running = [trial for trial in recipes if trial.unfinished]
+    rest = sum(max(watched.next_comparison(trial), typical) - trial.epoch for trial in running)
+    return max(rest, 0.0) + typical * (watched.trials - len(recipes))
 
 
 class QuietView:
@@ -111,7 +127,7 @@ class LiveView:
 
     def begin(self, watched: Watched) -> None:
         self._watched = watched
-        self._done_before = sum(not trial.unfinished for trial in watched.history.recipes)
+        self._epochs_before = sum(trial.epoch for trial in watched.history.trials.values())
         self._started = time.monotonic()
         self._live = Live(
             console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True
@@ -149,10 +165,11 @@ class LiveView:
         ]
         repeats = sum(trial.repeat_of is not None for trial in trials)
         words += [f"{repeats} of them repeats"] if repeats else []
-        done_now = ended - self._done_before
+        epochs = sum(trial.epoch for trial in trials) - self._epochs_before
+        to_come = epochs_left(self._watched, trials)
         left = (
-            f", about {duration(elapsed / done_now * (self._watched.trials - ended))} left"
-            if done_now > 0
+            f", about {duration(elapsed / epochs * to_come)} left"
+            if epochs > 0 and to_come is not None
             else ""
         )
         return f"{ended}/{self._watched.trials} trials: {', '.join(words)}  ({duration(elapsed)}{left})"
