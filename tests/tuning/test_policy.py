@@ -265,6 +265,19 @@ def test_promotion_leaves_nobody_of_the_top_third_behind_and_the_others_stop_wit
     assert search.has_ended(41)
 
 
+@pytest.mark.parametrize("scheduler", ["asha", "asha-promotion"])
+def test_of_recipes_that_train_alike_one_goes_on(scheduler: str) -> None:
+    search = policy(scheduler=scheduler, sampler="rung-tpe")
+    for _ in range(60):  # as where recorded curves answer: the nearest of four does
+        suggestion = search.next()
+        nearest = round(3 * quality(suggestion.params))
+        train(search, suggestion, lambda epoch, nearest=nearest: nearest - 1 / epoch)  # type: ignore[misc]
+    beyond = [trial for trial in search.history.recipes if trial.epoch > 3 and not trial.in_full]
+    curves = [trial.results[0].value for trial in beyond]
+    assert 0 < len(set(curves)) == len(curves)
+    assert len({trial.results[0].value for trial in search.history.recipes}) > len(curves)
+
+
 def test_promotions_go_on_when_all_samples_were_suggested() -> None:
     search = policy(sampler="random", scheduler="asha-promotion", grace_period=1)
     default, *others = (search.next() for _ in range(4))

@@ -1,5 +1,6 @@
 """The rules of the schedulers on plain numbers."""
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
@@ -139,6 +140,64 @@ def test_a_trial_pauses_at_a_rung_unless_it_would_be_promoted_at_once() -> None:
     assert scheduler.decide(trial(2, 0.1, 0.1), 3, 0.3, board) == "continue"
     assert scheduler.decide(trial(2, 0.1, 0.1), 3, 0.3, board_of(scheduler, others[:1])) == "pause"
     assert scheduler.decide(trial(2, 0.1), 2, 0.0, board) == "continue"  # no rung
+
+
+@pytest.mark.parametrize("name", ["asha", "asha-promotion", "hyperband"])
+def test_a_trial_that_trains_just_as_another_stops_at_the_rung(name: str) -> None:
+    scheduler = make_scheduler(name, 27, 3, 3, 0)
+    assert scheduler.rungs_of(0)[0] == 3
+    others = [trial(n, 0.1, 0.1, n / 10) for n in range(1, 4)]
+    board = board_of(scheduler, [*others, trial(4, 0.1, 0.5, 0.9)])
+    assert scheduler.decide(trial(0, 0.1, 0.5), 3, 0.9, board) == "stop"
+    assert scheduler.decide(trial(0, 0.1, 0.4), 3, 0.9, board) != "stop"  # another in the second epoch
+    assert scheduler.decide(trial(4, 0.1, 0.5), 3, 0.9, board) != "stop"  # the first one itself
+
+
+def test_equal_accuracies_are_no_copies_if_losses_differ_or_epochs_are_few() -> None:
+    scheduler = make_scheduler("asha-promotion", 27, 3, 3, 0)
+    first, second, copy = (
+        dataclasses.replace(
+            trial(n), results=LearningCurve(Result(epoch, 0.5, 0.0, {"val_loss": loss}) for epoch in (1, 2))
+        )
+        for n, loss in enumerate((1.2, 1.3, 1.2))
+    )
+    board = scheduler.board()
+    board.see(Event("result", first.id, epoch=3, value=0.9), first)
+    assert not board.is_copy(second, 3, 0.9)
+    assert board.is_copy(copy, 3, 0.9)
+    early = make_scheduler("asha-promotion", 27, 1, 3, 0)
+    assert early.decide(trial(1), 1, 0.5, board_of(early, [trial(0, 0.5, paused_at=1)])) == "pause"
+
+
+def test_copies_take_nobodys_place() -> None:
+    scheduler = make_scheduler("asha-promotion", 27, 3, 3, 0)
+    trials = [trial(n, 0.1, 0.1, n / 10, paused_at=3) for n in range(5)]
+    copies = [trial(n, 0.1, 0.1, 0.4) for n in range(5, 11)]  # of the best
+    board = board_of(scheduler, [*trials, *copies])
+    board.see(Event("resume", 4), trials[4])
+    assert scheduler.promotion(board) is None  # a third of five is one
+    board = board_of(scheduler, [*trials, *copies, trial(11, 0.1, 0.1, 0.0, 0.2)])
+    board.see(Event("resume", 4), trials[4])
+    assert scheduler.promotion(board) is None  # a copy of the worst
+    board = board_of(scheduler, [*trials, *copies, trial(11, 0.1, 0.2, 0.0)])
+    board.see(Event("resume", 4), trials[4])
+    assert scheduler.promotion(board) == 3  # and of six two, though six copies are better
+
+
+def test_a_copy_that_ends_leaves_fewer_who_can_come() -> None:
+    rung = Rung()
+    for number, value in enumerate((0.9, 0.8, 0.7, 0.6)):
+        rung.arrive(number, value, bytes([number]))
+        rung.wait(number)
+    for copy in (4, 5, 6):
+        rung.arrive(copy, 0.9, bytes([0]))
+        assert rung.is_copy(copy, bytes([0]))
+    assert rung.hopeless(9, 3) == [3]
+    for copy in (4, 5, 6):
+        rung.end(copy)
+    assert rung.hopeless(9, 3) == [3, 2]
+    assert rung.values[5] == 0.9
+    assert rung.compared == {0: 0.9, 1: 0.8, 2: 0.7, 3: 0.6}
 
 
 def test_brackets_are_shared_out_as_in_hyperband() -> None:

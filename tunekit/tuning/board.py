@@ -6,11 +6,14 @@ Nothing here takes longer the more trials have ended, but for a logarithm.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from sortedcontainers import SortedList
 
 from tunekit.history import Event, Trial
+
+_TELLING = 3  # epochs that are no longer equal by chance
 
 
 class Rung:
@@ -18,9 +21,10 @@ class Rung:
 
     def __init__(self) -> None:
         self._values: dict[int, float] = {}
-        self._ranked = SortedList()  # (-value, trial): best first, the earliest of equals
+        self._first_with: dict[bytes, int] = {}  # the trial that first came here with a learning curve
+        self._ranked = SortedList()  # (-value, trial): best first, the earliest of equals; no copies
         self._waiting = SortedList()  # likewise
-        self._passed_by = 0  # trials that ended before they came here
+        self._passed_by = 0  # trials that ended before they came here, or as copies
 
     @property
     def values(self) -> Mapping[int, float]:
@@ -28,17 +32,32 @@ class Rung:
         its way."""
         return self._values
 
-    def arrive(self, trial: int, value: float) -> None:
-        """Take the value of a trial; a second one replaces the first."""
+    @property
+    def compared(self) -> dict[int, float]:
+        """Of the values, those that others are compared with: not of copies."""
+        return {trial: -negative for negative, trial in self._ranked}
+
+    def arrive(self, trial: int, value: float, curve: bytes | None = None) -> None:
+        """Take the value of a trial; a second one replaces the first.
+
+        Args:
+            curve: all that was seen of it up to here; a trial that has the one of an earlier trial is a copy.
+        """
         if trial in self._values:
-            self._ranked.remove((-self._values[trial], trial))
+            self._ranked.discard((-self._values[trial], trial))
         self._values[trial] = value
-        self._ranked.add((-value, trial))
+        if curve is None or self._first_with.setdefault(curve, trial) == trial:
+            self._ranked.add((-value, trial))
+
+    def is_copy(self, trial: int, curve: bytes | None) -> bool:
+        """Whether another trial came here before with just this learning curve."""
+        return curve is not None and self._first_with.get(curve, trial) != trial
 
     def wait(self, trial: int) -> None:
-        """The trial pauses here, if it came here."""
-        if trial in self._values:
-            self._waiting.add((-self._values[trial], trial))
+        """The trial pauses here, if it came here and is no copy."""
+        key = (-self._values.get(trial, math.inf), trial)
+        if key in self._ranked:
+            self._waiting.add(key)
 
     def leave(self, trial: int) -> None:
         """The trial goes on or ends."""
@@ -48,7 +67,7 @@ class Rung:
     def end(self, trial: int) -> None:
         """The trial trains no more, anywhere."""
         self.leave(trial)
-        self._passed_by += trial not in self._values
+        self._passed_by += (-self._values.get(trial, math.inf), trial) not in self._ranked
 
     def promotable(self, factor: int) -> int | None:
         """The best waiting trial among the top floor(n / factor) of all n; the earliest of equals."""
@@ -99,6 +118,14 @@ class Board:
         """The rung at `epoch`, which must be one."""
         return self._rungs[epoch]
 
+    def is_copy(self, trial: Trial, epoch: int, value: float) -> bool:
+        """Whether the trial, with this value at a rung, trains just as another one that came there before.
+
+        It teaches nothing, and would take the place of a trial that does. Where recorded curves are replayed
+        many recipes are given the same one; of trainings with seeds of their own no two are alike.
+        """
+        return self._rungs[epoch].is_copy(trial.id, _curve(trial, epoch, value))
+
     def others(self, trial: Trial) -> Iterator[Trial]:
         """Every trial but this one."""
         return (other for other in self.trials.values() if other is not trial)
@@ -110,7 +137,8 @@ class Board:
             assert event.epoch is not None and event.value is not None
             if event.epoch in self._rungs:
                 worth = self.worth(trial, event.epoch, event.value)
-                self._rungs[event.epoch].arrive(trial.id, worth)
+                curve = _curve(trial, event.epoch, event.value)
+                self._rungs[event.epoch].arrive(trial.id, worth, curve)
         elif event.kind == "pause":
             if event.epoch in self._rungs:
                 self._rungs[event.epoch].wait(trial.id)
@@ -128,3 +156,15 @@ class Board:
                 self._rungs[missed].arrive(trial, -math.inf)
         for rung in self._rungs.values():
             rung.end(trial)
+
+
+def _curve(trial: Trial, epoch: int, value: float) -> bytes | None:
+    """All that is known of a trial with `value` at `epoch`, to the last digit; None if that is too little.
+
+    Accuracies are fractions of some hundred images: a few of them can be equal by chance, losses can not.
+    """
+    before = [result for result in trial.results if result.epoch < epoch]
+    if len(before) + 1 < _TELLING:
+        return None
+    losses = [result.metrics.get("val_loss", 0.0) for result in before]
+    return array("d", [*losses, *(result.value for result in before), value]).tobytes()

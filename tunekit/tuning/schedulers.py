@@ -8,7 +8,8 @@
     median           stops at any epoch     Golovin et al. 2017, Google Vizier, section 3.2
     none             trains everything in full
 
-Larger values are better. A recipe that failed counts as -inf where it would have been compared next.
+Larger values are better. A recipe that failed counts as -inf where it would have been compared next. At a
+rung, a trial that has trained just as another stops: `Board.is_copy`.
 """
 
 from __future__ import annotations
@@ -170,7 +171,9 @@ class Asha(Scheduler):
     def decide(self, trial: Trial, epoch: int, value: float, board: Board) -> Decision:
         if epoch not in self.rungs_of(trial.id):
             return "continue"
-        earlier = self._comparable(trial.id, board.rung(epoch).values)
+        if board.is_copy(trial, epoch, value):
+            return "stop"
+        earlier = self._comparable(trial.id, board.rung(epoch).compared)
         worth = board.worth(trial, epoch, value)
         return "continue" if survives(worth, earlier, self.reduction_factor) else "stop"
 
@@ -197,6 +200,8 @@ class AshaPromotion(Asha):
     def decide(self, trial: Trial, epoch: int, value: float, board: Board) -> Decision:
         if epoch not in self.rungs:
             return "continue"
+        if board.is_copy(trial, epoch, value):
+            return "stop"
         worth = board.worth(trial, epoch, value)
         goes_on = board.rung(epoch).would_be_promotable(trial.id, worth, self.reduction_factor)
         return "continue" if goes_on else "pause"
