@@ -64,51 +64,15 @@ def test_the_portfolio_asks_two_samplers_by_turns() -> None:
     assert not by_model & as_rung_tpe
 
 
-def with_the_best(place: int, *, training: int = 0) -> Evidence:
-    """Sixty trials at the first rung, the best one at `place`, and more that have no value yet."""
-    recipes = drawn(60, 0)
-    best = recipes.pop(int(np.argmax(list(map(TRUTH, recipes)))))
-    recipes.insert(place, best)
-    late = search(recipes, (3, 60, TRUTH), (9, 20, TRUTH))
-    running = [Observation(params, {}, training=True) for params in drawn(training, 1)]
-    return Evidence((*late.trials, *running), late.epochs)
-
-
-def random_ones(sampler: str, evidence: Evidence) -> int:
-    """How many of forty proposals."""
-    pairs = zip(proposals(sampler, evidence), proposals("random", evidence), strict=True)
-    return sum(one == other for one, other in pairs)
-
-
 @pytest.mark.parametrize("sampler", ["portfolio", "rung-tpe"])
 def test_most_proposals_are_near_the_good_trials_and_a_few_are_random(sampler: str) -> None:
-    late = with_the_best(59)
+    late = search(drawn(60, 0), (3, 60, TRUTH), (9, 20, TRUTH))
     blind = proposals("random", late)
     informed = proposals(sampler, late)
     qualities = [TRUTH(params) for params in informed]
     assert np.median(qualities) > np.median([TRUTH(params) for params in blind]) / 3  # they are negative
     same = sum(one == other for one, other in zip(informed, blind, strict=True))
     assert 0 < same < 14
-
-
-@pytest.mark.parametrize("sampler", ["portfolio", "rung-tpe"])
-def test_the_longer_nothing_better_was_found_the_more_proposals_are_random(sampler: str) -> None:
-    few, more, most = (random_ones(sampler, with_the_best(place)) for place in (59, 45, 2))
-    assert few < more < most < 35
-
-
-def test_a_gain_at_any_epoch_of_comparison_counts() -> None:
-    late = with_the_best(2)
-    leads_later = Observation(drawn(1, 2)[0], {3: -1.0, 9: 0.1})
-    gained = Evidence((*late.trials, leads_later), late.epochs)
-    assert random_ones("portfolio", gained) < random_ones("portfolio", late) / 2
-
-
-def test_trials_that_began_before_the_best_was_known_are_no_sign_that_nothing_better_is_found() -> None:
-    assert (
-        random_ones("portfolio", with_the_best(2, training=57))
-        < random_ones("portfolio", with_the_best(2)) / 2
-    )
 
 
 def test_trials_that_are_being_trained_change_what_each_sampler_proposes() -> None:

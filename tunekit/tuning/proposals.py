@@ -16,12 +16,10 @@ portfolio   by turns, drawn at random: the model over all rungs (rung_model.py),
 rung-tpe    TPE fitted on the highest rung that enough trials reached
 random      an even draw
 
-The first two draw evenly now and then too, and the more often the longer nothing better was found.
+The first two draw evenly now and then too.
 """
 
 _RANDOM_SHARE = {"portfolio": 0.1, "rung-tpe": 0.1, "random": 1.0}  # no part of the space is given up
-_MOST_RANDOM = 0.6  # the share to which that grows
-_PATIENCE = 40  # trials without a better one that would make all of them random
 _MODEL_SHARE = {"portfolio": 0.7, "rung-tpe": 0.0, "random": 0.0}
 _LEARNS_FROM = 500  # trials of a rung at most: what TPE costs grows with their number
 _ENOUGH_FOR_TPE = 16  # trials with a value at a rung
@@ -44,7 +42,7 @@ def propose(
     rng = np.random.default_rng(seed)
     draw_seed = int(rng.integers(2**31))
     chance = rng.random(2)
-    if chance[0] < _random_share(sampler, evidence):
+    if chance[0] < _RANDOM_SHARE[sampler]:
         return suggest_random(space, draw_seed)
     rung = _fitting_rung(evidence)
     model_knows = len(evidence.at(evidence.epochs[0])) >= (
@@ -56,23 +54,6 @@ def propose(
     if rung is None:
         return suggest_random(space, draw_seed)
     return suggest_tpe(space, _observed(evidence, rung), evidence.pending(rung), draw_seed)
-
-
-def _random_share(sampler: str, evidence: Evidence) -> float:
-    """Of the proposals. Chance is better where the others' ideas come to an end, or mislead them."""
-    return max(_RANDOM_SHARE[sampler], min(_trials_without_gain(evidence) / _PATIENCE, _MOST_RANDOM))
-
-
-def _trials_without_gain(evidence: Evidence) -> int:
-    """Trials compared after the last one that is the best at any epoch of comparison.
-
-    As many as train at once are not counted: they began before it was known to be the best.
-    """
-    leads = [0]
-    for epoch in evidence.epochs:
-        leads.append(int(np.argmax([-np.inf, *(t.values.get(epoch, -np.inf) for t in evidence.trials)])))
-    compared = sum(bool(trial.values) for trial in evidence.trials[max(leads) :])
-    return max(compared - sum(trial.training for trial in evidence.trials), 0)
 
 
 def _fitting_rung(evidence: Evidence) -> int | None:
