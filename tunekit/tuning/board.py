@@ -1,6 +1,7 @@
 """Where the trials of a search stand, kept up to date event by event: what schedulers decide from.
 
-Nothing here takes longer the more trials have ended, but for a logarithm.
+Nothing here takes longer the more trials have ended, but for a logarithm, and `Rung.compared`, which lists
+them.
 """
 
 from __future__ import annotations
