@@ -49,20 +49,20 @@ def test_keys_on_which_nothing_depends_do_not_count() -> None:
     far: dict[str, Value] = {"optim.weight_decay": 0.1, "optim.clip_norm": 0.0, "model.dropout": 0.9}
     recipes = recorded(by_lr)
     for place, params in enumerate(RECIPES[:30]):
-        found = RECIPES[recipes.nearest({**params, **far, "optim.name": "lamb"})]
+        found = RECIPES[recipes.by_likeness({**params, **far, "optim.name": "lamb"})[0]]
         assert abs(math.log10(number(found, "optim.lr") / number(params, "optim.lr"))) < 0.5, place
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 120])
 def test_a_recorded_recipe_is_most_like_itself(count: int) -> None:
     recipes = recorded(by_lr, count)
-    assert [recipes.nearest(params) for params in RECIPES[:count]] == list(range(count))
+    assert [recipes.by_likeness(params)[0] for params in RECIPES[:count]] == list(range(count))
 
 
 def test_without_a_difference_in_results_all_keys_count_alike() -> None:
     recipes = recorded(lambda params: 0.5)
     near = RECIPES[7]
-    assert recipes.nearest({**near, "model.dropout": 0.95 * number(near, "model.dropout")}) == 7
+    assert recipes.by_likeness({**near, "model.dropout": 0.95 * number(near, "model.dropout")})[0] == 7
     assert recipes.rank_correlation() == 0.0
 
 

@@ -89,8 +89,12 @@ class Curves:
         """(records,): the value after the last epoch."""
 
     def nearest(self, params: Mapping[str, Value]) -> int:
-        """The index of the record that is most like `params`, the lowest of equals."""
-        return self._recipes.nearest(params)
+        """The index of the record that answers for `params`: the one most like it, the lowest of equals."""
+        return int(self.by_likeness(params)[0])
+
+    def by_likeness(self, params: Mapping[str, Value]) -> NDArray[np.intp]:
+        """The indices of all records, the one most like `params` first."""
+        return self._recipes.by_likeness(params)
 
     def rank_correlation(self) -> float:
         """How well the nearest record tells the last value of one that is not there, -1 to 1."""

@@ -36,9 +36,9 @@ class RecordedRecipes:
         self._results = results
         self._weights = _weights(self._rows, results, self._encoding.choice)
 
-    def nearest(self, params: Params) -> int:
-        """The place of the recipe that is most like `params`, the lowest of equals."""
-        return int(self._nearest(self._row([params]), self._rows, self._weights)[0])
+    def by_likeness(self, params: Params) -> NDArray[np.intp]:
+        """The places of all recipes, shape (n,): that most like `params` first, the lowest of equals."""
+        return self._distances(self._row([params])[0], self._rows, self._weights).argsort(kind="stable")
 
     def rank_correlation(self) -> float:
         """How well the nearest recipe tells the result of one that is not there, -1 to 1; 0 if all are equal.
@@ -51,7 +51,7 @@ class RecordedRecipes:
         for here in (part == number for number in range(_FOLDS)):
             others, results = self._rows[~here], self._results[~here]
             weights = _weights(others, results, self._encoding.choice)
-            told[here] = results[self._nearest(self._rows[here], others, weights)]
+            told[here] = [results[self._distances(row, others, weights).argmin()] for row in self._rows[here]]
         ranks, told_ranks = _ranks(self._results), _ranks(told)
         if not ranks.std() * told_ranks.std():
             return 0.0
@@ -60,11 +60,9 @@ class RecordedRecipes:
     def _row(self, recipes: Sequence[Params]) -> Rows:
         return without_nan(self._encoding.encode_all(recipes), self._encoding.choice)
 
-    def _nearest(self, rows: Rows, known: Rows, weights: Array) -> NDArray[np.intp]:
-        """Places in `known`, shape (n,)."""
-        choice = self._encoding.choice
-        places = [(np.where(choice, known != row, np.square(known - row)) @ weights).argmin() for row in rows]
-        return np.array(places, dtype=np.intp)
+    def _distances(self, row: Array, known: Rows, weights: Array) -> Array:
+        """To each row of `known`, shape (n,)."""
+        return np.asarray(np.where(self._encoding.choice, known != row, np.square(known - row)) @ weights)
 
 
 def _weights(rows: Rows, results: Array, choice: NDArray[np.bool_]) -> Array:

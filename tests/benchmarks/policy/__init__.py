@@ -20,6 +20,9 @@ A table is replayed by nearest neighbour, where keys count as far as results dep
 themselves: 2,000 recipes of small networks with 7 keys, results/curves-small-networks-photographs.json.gz and
 -four-synthetic.json.gz (recorded by dense.py).
 
+So the same record answers for many proposals, which no training does. With --once each answers for one, until
+all have (each_once.py); the smaller the table, the sooner a policy that stops most trials early is through.
+
 With --smooth any recipe has a curve of its own, that of a model (smooth.py): for each of five tasks one that
 was fitted on 200 recorded recipes of small networks, in results/curves-small-networks-*.json.gz (recorded by
 small_networks.py), and one fitted on each table of residual networks. Each of these two families is compared

@@ -16,7 +16,16 @@ import numpy as np
 from tests.benchmarks.policy.comparison import Outcome, Replays, markdown
 from tests.benchmarks.policy.methods import METHODS, installed, method, method_name, suggestion_ms_after
 from tests.benchmarks.policy.record import Table, read_table
-from tests.benchmarks.policy.runs import TRAININGS, WORKERS, Task, curves_for, key_of, outcome_of, remembered
+from tests.benchmarks.policy.runs import (
+    TRAININGS,
+    WORKERS,
+    Answers,
+    Task,
+    curves_for,
+    key_of,
+    outcome_of,
+    remembered,
+)
 from tests.benchmarks.policy.smooth import REFERENCES
 from tunekit.errors import SearchError
 from tunekit.tuning.replay import Floats
@@ -46,7 +55,7 @@ def main() -> None:
         for name, path in product(arguments.methods, family):
             keys = [key for key, task in tasks.items() if (task.method, task.table) == (name, path)]
             outcomes.setdefault(name, []).append([known[key] for key in keys if key in known])
-        _print(family, outcomes, arguments.smooth)
+        _print(family, outcomes, arguments.answers)
 
 
 def _families(tables: Sequence[Path]) -> list[list[Path]]:
@@ -57,7 +66,7 @@ def _families(tables: Sequence[Path]) -> list[list[Path]]:
 def _tasks(family: Sequence[Path], arguments: argparse.Namespace) -> list[Task]:
     seeds = range(arguments.seeds or math.ceil(_REPLAYS / len(family)))
     rows = product(family, arguments.methods, seeds)
-    return [Task(*row, arguments.smooth, arguments.warm_starts, arguments.prior) for row in rows]
+    return [Task(*row, arguments.answers, arguments.warm_starts, arguments.prior) for row in rows]
 
 
 def _arguments() -> argparse.Namespace:
@@ -77,7 +86,13 @@ def _arguments() -> argparse.Namespace:
         metavar="METHOD",
         help=f"default: {' '.join(usual)}; others: {others}, or any SAMPLER+SCHEDULER[@GRACE] of tunekit",
     )
-    parser.add_argument("--smooth", action="store_true", help="in smooth curves, fitted on the tables")
+    answers = parser.add_mutually_exclusive_group()
+    for name, what in (
+        ("smooth", "in smooth curves, fitted on the tables"),
+        ("once", "each recorded recipe answers for one proposal alone, until all have"),
+    ):
+        answers.add_argument(f"--{name}", dest="answers", action="store_const", const=name, help=what)
+    parser.set_defaults(answers="nearest")
     parser.add_argument(
         "--tables",
         nargs="+",
@@ -97,7 +112,7 @@ def _arguments() -> argparse.Namespace:
     )
     arguments = parser.parse_args()
     arguments.tables = arguments.tables or (
-        [*SMOOTH_TABLES, *TABLES] if arguments.smooth else [*TABLES, *DENSE_TABLES]
+        [*SMOOTH_TABLES, *TABLES] if arguments.answers == "smooth" else [*TABLES, *DENSE_TABLES]
     )
     if mistake := _mistake(arguments.tables, arguments.methods):
         parser.error(mistake)
@@ -112,16 +127,16 @@ def _mistake(tables: Sequence[Path], names: Sequence[str]) -> str | None:
     for name in names:
         try:
             if method(name).library == "tunekit":
-                method(name).make(curves_for(tables[0], smooth=False), 0)
+                method(name).make(curves_for(tables[0], "nearest"), 0)
         except SearchError as error:
             return f"{name}: {error}"
     return None
 
 
-def _print(family: Sequence[Path], outcomes: Mapping[str, Replays], smooth: bool) -> None:
-    curves = [curves_for(path, smooth) for path in family]
+def _print(family: Sequence[Path], outcomes: Mapping[str, Replays], answers: Answers) -> None:
+    curves = [curves_for(path, answers) for path in family]
     for path, of_table in zip(family, curves, strict=True):
-        print(_conditions(read_table(path), of_table.final, smooth))
+        print(_conditions(read_table(path), of_table.final, answers))
     budget = TRAININGS * curves[0].epochs
     seeds = max(len(replays) for by_table in outcomes.values() for replays in by_table)
     print(
@@ -129,24 +144,24 @@ def _print(family: Sequence[Path], outcomes: Mapping[str, Replays], smooth: bool
         f"{' for each table' if len(family) > 1 else ''}. Normalised regret in %: mean and 95 % interval.\n"
     )
     print(markdown(outcomes, {name: method(name).title for name in outcomes}, budget) + "\n")
-    if not smooth:
+    if answers == "nearest":
         long = suggestion_ms_after(_LONG_HISTORY, curves[0])
         middle, high = np.percentile(long, (50, 95))
         words = f"median {middle:.0f} ms, 95th percentile {high:.0f} ms, at most {max(long):.0f} ms"
         print(f"A suggestion of tunekit with {_LONG_HISTORY} trials in the history: {words}.")
 
 
-def _conditions(table: Table, final: Floats, smooth: bool) -> str:
+def _conditions(table: Table, final: Floats, answers: Answers) -> str:
     """What a table holds and what regret means there."""
     best, middle = float(final.max()), float(np.median(final))
     failed = sum("failed_at" in recipe for recipe in table["recipes"])
-    references = f" of {REFERENCES} random recipes in the smooth curves" if smooth else ""
+    references = f" of {REFERENCES} random recipes in the smooth curves" if answers == "smooth" else ""
     text = (
         f"- {table['dataset'].removesuffix('.')}: {len(table['recipes'])} random recipes "
         f"({failed} of which failed) x {table['epochs']} epochs, recorded on {table['hardware']}. "
         f"Last validation accuracy{references}: best {best:.4f}, median {middle:.4f}"
     )
-    if smooth:
+    if answers == "smooth":
         return f"{text}."
     error = 100 * math.sqrt(best * (1 - best) / table["val_images"]) / (best - middle)
     return f"{text}; the standard error of the best recipe's accuracy is worth {error:.1f} % of regret."

@@ -14,9 +14,10 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from tests.benchmarks.policy.comparison import Outcome, regret_of
+from tests.benchmarks.policy.each_once import EachOnce
 from tests.benchmarks.policy.methods import method, sources
 from tests.benchmarks.policy.record import curves_of, read_table
 from tests.benchmarks.policy.smooth import SmoothCurves, model_of
@@ -25,6 +26,9 @@ from tunekit.paths import atomic_write
 from tunekit.tuning.replay import Curves, Replay, Step, replay
 
 AnyTask = TypeVar("AnyTask")
+Answers = Literal["nearest", "once", "smooth"]
+"""What behaves like a proposed recipe: the nearest one of the table, as often as it is the nearest; the
+nearest one that has not answered yet (each_once.py); or a model fitted on the table (smooth.py)."""
 
 WORKERS = 4
 TRAININGS = 40  # full trainings that the budget would pay for
@@ -36,24 +40,27 @@ class Task(NamedTuple):
     table: Path
     method: str
     seed: int
-    smooth: bool = False  # whether the table's recipes answer, or the model fitted on them
+    answers: Answers = "nearest"
     warm_starts: Path | None = None  # a file of them, for tunekit's samplers that learn
     prior: Path | None = None  # likewise
 
 
 def key_of(task: Task) -> str:
     """Names what was replayed: method and seed, and a digest of all that decides the outcome."""
-    digest = hashlib.sha256(f"{WORKERS} {TRAININGS}".encode())
-    model = [Path(str(sys.modules[SmoothCurves.__module__].__file__))] if task.smooth else []
+    digest = hashlib.sha256(f"{WORKERS} {TRAININGS} {task.answers}".encode())
+    answering = [Path(str(sys.modules[kind.__module__].__file__)) for kind in (EachOnce, SmoothCurves)]
     known = (task.warm_starts, task.prior) if method(task.method).library == "tunekit" else ()
-    for file in (task.table, Path(__file__), *model, *filter(None, known), *sources(task.method)):
+    for file in (task.table, Path(__file__), *answering, *filter(None, known), *sources(task.method)):
         digest.update(file.read_bytes())
     return f"{task.method} {task.seed} {digest.hexdigest()[:12]}"
 
 
-def curves_for(table: Path, smooth: bool) -> Curves:
-    """What answers in a replay of a table; smooth curves grow with it, so each replay needs its own."""
-    return SmoothCurves(model_of(table)) if smooth else curves_of(read_table(table))
+def curves_for(table: Path, answers: Answers) -> Curves:
+    """What answers in a replay of a table; some kinds remember what was asked: each replay needs its own."""
+    if answers == "smooth":
+        return SmoothCurves(model_of(table))
+    recorded = curves_of(read_table(table))
+    return EachOnce(recorded) if answers == "once" else recorded
 
 
 def remembered(
@@ -87,7 +94,7 @@ def _read(out: Path) -> dict[str, Outcome]:
 def outcome_of(task: Task) -> Outcome:
     """Replay a task."""
     warnings.simplefilter("ignore")  # of the libraries that are compared
-    curves = curves_for(task.table, task.smooth)
+    curves = curves_for(task.table, task.answers)
     warm_starts, prior = read_warm_starts(task.warm_starts), str(task.prior or "")
     curves.space = replace(curves.space, warm_starts=warm_starts, prior=prior)
     references = curves.final  # without the recipes that this replay adds

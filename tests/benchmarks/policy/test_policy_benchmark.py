@@ -7,6 +7,7 @@ import math
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -26,13 +27,14 @@ from tests.benchmarks.policy.comparison import (
     regret_of,
 )
 from tests.benchmarks.policy.cross_validation import rank_correlation
+from tests.benchmarks.policy.each_once import EachOnce
 from tests.benchmarks.policy.emulated_resnets import EmulatedCurves, emulator_of
 from tests.benchmarks.policy.live_resnets import ResnetCurves
 from tests.benchmarks.policy.methods import METHODS, method
 from tests.benchmarks.policy.peers import OptunaStudy, RayTune
 from tests.benchmarks.policy.prior import prior_of
 from tests.benchmarks.policy.record import curves_of, read_table, table_of, write_table
-from tests.benchmarks.policy.runs import Task, key_of
+from tests.benchmarks.policy.runs import Answers, Task, key_of
 from tests.benchmarks.policy.smooth import REFERENCES, CurveModel, SmoothCurves, model_of
 from tests.benchmarks.policy.warm_starts import read_warm_starts, warm_starts
 from tests.conftest import TEST_DATA, needs_real_images
@@ -356,7 +358,7 @@ def test_tables_of_as_many_epochs_are_compared_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tables = [HARD, IMBALANCED, RESNETS]
-    keys = [key_of(Task(table, "random", seed, smooth=True)) for table in tables for seed in range(20)]
+    keys = [key_of(Task(table, "random", seed, "smooth")) for table in tables for seed in range(20)]
     out = tmp_path / "known.json"
     out.write_text(json.dumps(dict.fromkeys(keys, OUTCOME)))
     options = ["--smooth", "--methods", "random", "--out", str(out), "--tables", *map(str, tables)]
@@ -368,8 +370,19 @@ def test_tables_of_as_many_epochs_are_compared_together(
     assert printed.count("| tunekit: random, none |") == 2
 
 
-def test_smooth_and_recorded_curves_are_cached_apart() -> None:
-    assert key_of(Task(HARD, "random", 0)) != key_of(Task(HARD, "random", 0, smooth=True))
+def test_what_answers_differently_is_cached_apart() -> None:
+    assert len({key_of(Task(HARD, "random", 0, answers)) for answers in get_args(Answers)}) == 3
+
+
+def test_each_recorded_recipe_answers_once_until_all_have() -> None:
+    recorded = rising(6, 5)
+    once, best = EachOnce(recorded), recorded.records[-1].params
+    assert [once.nearest(best) for _ in recorded.records] == [5, 4, 3, 2, 1, 0]
+    assert once.nearest(best) == 5
+    found = replay(
+        method("random").make(EachOnce(recorded), 0), EachOnce(recorded), workers=1, budget_epochs=30
+    )
+    assert found.trials == 6 and found.incumbent(30) == 5
 
 
 @pytest.mark.slow
