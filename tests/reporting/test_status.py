@@ -82,12 +82,12 @@ def test_a_running_search_says_who_runs_it_and_what_each_trial_does(paths: Searc
 
 
 def test_what_is_left_is_estimated_from_the_time_of_recent_epochs(paths: SearchPaths) -> None:
-    # 4 trials of 3 epochs, none of which stops before its end; 5 epochs are trained, 7 are left.
+    # One trial has 2 of its 3 epochs to go; one is to begin, of 3 epochs or, since one ended after 1, less.
     add(paths, epoch(2, 1, 10.0))
-    assert search_status(paths)["seconds_left"] == pytest.approx(70.0)
-    # Another trial runs beside it: 6 are left, two at a time, at the mean pace of the two known epochs.
+    assert search_status(paths)["seconds_left"] == pytest.approx((2 + (10 * 3 + 1 + 3) / 12) * 10.0)
+    # Now both run: 2 epochs each, two at a time, at the mean pace of the two known epochs.
     add(paths, Event("suggest", 3, params={"optim.lr": 0.3}), epoch(3, 1, 20.0))
-    assert search_status(paths)["seconds_left"] == pytest.approx(6 * 15.0 / 2)
+    assert search_status(paths)["seconds_left"] == pytest.approx(4 * 15.0 / 2)
 
 
 def test_a_search_that_is_retrained_does_not_say_that_it_runs(paths: SearchPaths) -> None:

@@ -58,6 +58,17 @@ def again(history: History) -> History:
     return History(events=history.events)
 
 
+def test_what_is_left_are_the_epochs_of_wanted_trainings(history: History) -> None:
+    policy = policy_of(some(4, epochs=3), history, wanted=[2, 0, 3])
+    assert policy.epochs_left() == 9
+    policy.next(ANY)
+    policy.report(2, 1, 0.5)
+    assert policy.epochs_left() == 8
+    policy.report(2, 2, 0.5)
+    policy.report(2, 3, 0.5)
+    assert policy.epochs_left() == 6
+
+
 def test_trainings_begin_in_the_order_in_which_they_are_wanted(history: History) -> None:
     policy = policy_of(some(4), history, wanted=[2, 0, 3])
     assert handed_out(policy) == [(2, False), (0, False), (3, False)]

@@ -12,7 +12,6 @@ from tunekit.tuning.progress import (
     PlainView,
     QuietView,
     duration,
-    epochs_left,
     make_view,
     params_text,
     recipe_words,
@@ -33,6 +32,9 @@ class Trials:
     def next_comparison(self, trial: Trial) -> int:
         return self.rung
 
+    def epochs_left(self) -> float:
+        return 8.0
+
     def name(self, trial: Trial) -> str:
         return trial_name(trial)
 
@@ -52,19 +54,6 @@ def told(view: PlainView | LiveView) -> None:
     history.append(Event("fail", 2, epoch=1, reason="training loss is nan in epoch 1"))
     history.append(Event("suggest", 3, params={"optim.lr": 0.4, "model.name": "resnet20"}))
     history.append(Event("result", 3, epoch=1, value=0.6))
-
-
-def test_what_is_left_is_counted_in_epochs_of_trials_that_could_have_stopped() -> None:
-    history = History()
-    watched = Trials(history, trials=10, rung=9)
-    history.append(Event("suggest", 0, params={}, default=True), Event("result", 0, epoch=9, value=0.5))
-    assert epochs_left(watched, list(history.trials.values())) is None
-    history.append(Event("complete", 0))
-    history.append(Event("suggest", 1, params={}), Event("result", 1, epoch=2, value=0.5))
-    assert epochs_left(watched, list(history.trials.values())) == 7 + 8 * 9  # nothing else is known yet
-    history.append(Event("suggest", 2, params={}), Event("result", 2, epoch=3, value=0.5))
-    history.append(Event("pause", 2, epoch=3))
-    assert epochs_left(watched, list(history.trials.values())) == 7 + 7 * 3
 
 
 def console(terminal: bool, width: int = 100) -> Console:

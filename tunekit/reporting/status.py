@@ -18,7 +18,7 @@ from tunekit.reporting.leaderboard import search_state
 from tunekit.space import load_space
 from tunekit.tracking.server import masked
 from tunekit.tracking.writer import tracked
-from tunekit.tuning.estimate import estimate
+from tunekit.tuning.epochs_left import epochs_left
 from tunekit.tuning.policy import SearchPolicy, policy_of
 from tunekit.tuning.progress import duration, recipe_words, size, trial_name
 from tunekit.tuning.runner import runner_of
@@ -144,27 +144,15 @@ def _unfinished_row(policy: SearchPolicy, settings: SearchSettings, trial: Trial
 
 
 def _seconds_left(policy: SearchPolicy, settings: SearchSettings) -> float | None:
-    """The epochs that such a search is expected to train and has not, at the pace of its latest ones.
+    """Of what is expected to be trained yet, at the pace of the latest epochs, as many trials at once as now.
 
-    As many trials at a time as now; before the first epoch nothing is known.
+    Before the first epoch nothing is known.
     """
-    history = policy.history
-    recent = [event for event in history.events if event.kind == "result"][-_RECENT:]
+    recent = [event for event in policy.history.events if event.kind == "result"][-_RECENT:]
     metrics = [event.metrics for event in recent if event.metrics is not None]
     times = [one["epoch_seconds"] for one in metrics if "epoch_seconds" in one]
-    if not times:
-        return None
-    begun = sum(trial.to_the_end for trial in history.recipes)
-    to_begin = min(policy.warm_starts_in_full_left(), max(settings.trials - len(history.recipes), 0))
-    in_full = len(settings.baselines) + (settings.samples > 0) + begun + to_begin
-    survivors = policy.scheduler.survivors() if settings.samples else ()
-    every = estimate(
-        [1.0], 1, 0, settings.trials, settings.epochs, 1, survivors, in_full, settings.repeats
-    ).expected  # an epoch of one image that takes a second
-    trained = sum(len(trial.results) for trial in history.trials.values())
-    running = [history.trials[trial] for trial in history.running]
-    at_least = sum(policy.next_comparison(trial) - trial.epoch for trial in running)
-    return max(every - trained, at_least, 0) * fmean(times) / max(len(running), 1)
+    at_once = max(len(policy.history.running), 1)
+    return epochs_left(policy, settings) * fmean(times) / at_once if times else None
 
 
 def _state_words(row: Row, now: float) -> str:

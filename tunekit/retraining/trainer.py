@@ -203,6 +203,9 @@ class _RetrainingWork:
     def next_comparison(self, trial: Trial) -> int:
         return self.planned[trial.id].epochs
 
+    def epochs_left(self) -> float:
+        return self.policy.epochs_left()
+
     def name(self, trial: Trial) -> str:
         return self.planned[trial.id].words
 

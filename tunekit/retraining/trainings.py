@@ -127,6 +127,13 @@ class RetrainingPolicy(TrialPolicy):
         waiting = {*self._to_resume, *self._to_begin}
         return [number for number in self.wanted if number in waiting or trials[number].unfinished]
 
+    def epochs_left(self) -> int:
+        """Epochs of the wanted trainings that are not trained yet."""
+        trials = self.history.trials
+        left = [number for number in self.wanted if number not in trials or not trials[number].over]
+        trained = sum(trials[number].epoch for number in left if number in trials)
+        return sum(self._planned[number].epochs for number in left) - trained
+
     def has_next(self, samples: int) -> bool:
         """Whether a training waits."""
         return bool(self._to_resume or self._to_begin)

@@ -93,15 +93,26 @@ def estimate(
     """
     images = train_images + val_images * _VALIDATION_COST
     epoch_seconds = sum(seconds_per_image) / len(seconds_per_image) * images
-    share, done, proposal = 1.0, 0, 0.0  # expected epochs of a proposal
-    for epoch, left in (*survivors, (epochs, 0.0)):
-        proposal += share * (epoch - done)
-        to_the_end, share, done = share, left, epoch
+    proposal, to_the_end = epochs_of_proposal(epochs, survivors)
     proposals = trials - in_full
     again = (repeats - 1) * (in_full + proposals * to_the_end) * epochs
     expected = in_full * epochs + proposals * proposal + again
     at_once = min(slots, trials)
     return Estimate(expected * epoch_seconds / at_once, trials * repeats * epochs * epoch_seconds / at_once)
+
+
+def epochs_of_proposal(epochs: int, survivors: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Epochs that a trial which may end early is expected to train, and the chance that it trains them all.
+
+    Args:
+        epochs: of a full training.
+        survivors: as for `estimate`.
+    """
+    share, done, expected = 1.0, 0, 0.0
+    for epoch, left in survivors:
+        expected += share * (epoch - done)
+        share, done = left, epoch
+    return expected + share * (epochs - done), share
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from statistics import fmean
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -39,6 +38,9 @@ class Watched(Protocol):
     def next_comparison(self, trial: Trial) -> int:
         """The next epoch after which the trial may end."""
 
+    def epochs_left(self) -> float:
+        """Epochs that are expected to be trained yet."""
+
     def name(self, trial: Trial) -> str:
         """What a person calls it."""
 
@@ -57,21 +59,6 @@ class View(Protocol):
 
     def end(self) -> None:
         """Nothing more to show: what still happens puts the books in order."""
-
-
-def epochs_left(watched: Watched, trials: list[Trial]) -> float | None:
-    """Epochs to come if further trials are like those that have ended; None while none has.
-
-    Those that no scheduler may end come first and are long: they say nothing of others, if there are any.
-    """
-    recipes = [trial for trial in trials if trial.repeat_of is None]
-    ended = [trial for trial in recipes if not trial.unfinished]
-    if not ended:
-        return None
-    typical = fmean(trial.epoch for trial in [t for t in ended if not t.in_full] or ended)
-    running = [trial for trial in recipes if trial.unfinished]
-    rest = sum(max(watched.next_comparison(trial), typical) - trial.epoch for trial in running)
-    return max(rest, 0.0) + typical * (watched.trials - len(recipes))
 
 
 class QuietView:
@@ -166,12 +153,8 @@ class LiveView:
         repeats = sum(trial.repeat_of is not None for trial in trials)
         words += [f"{repeats} of them repeats"] if repeats else []
         epochs = sum(trial.epoch for trial in trials) - self._epochs_before
-        to_come = epochs_left(self._watched, trials)
-        left = (
-            f", about {duration(elapsed / epochs * to_come)} left"
-            if epochs > 0 and to_come is not None
-            else ""
-        )
+        pace = elapsed / epochs if epochs > 0 else None
+        left = f", about {duration(pace * self._watched.epochs_left())} left" if pace is not None else ""
         return f"{ended}/{self._watched.trials} trials: {', '.join(words)}  ({duration(elapsed)}{left})"
 
     def _running(self, trials: list[Trial]) -> Table:

@@ -13,6 +13,7 @@ from tunekit.recipe import Recipe
 from tunekit.tuning.assignment import Assignment
 from tunekit.tuning.checkpoint_keeper import CheckpointKeeper
 from tunekit.tuning.control import Control
+from tunekit.tuning.epochs_left import epochs_left
 from tunekit.tuning.estimate import DiskNeed, Estimate, disk_need, estimate
 from tunekit.tuning.failure_watch import FailureWatch
 from tunekit.tuning.packing import heaviest_recipes
@@ -72,6 +73,9 @@ class SearchWork:
 
     def next_comparison(self, trial: Trial) -> int:
         return self.policy.next_comparison(trial)
+
+    def epochs_left(self) -> float:
+        return epochs_left(self.policy, self.settings)
 
     def name(self, trial: Trial) -> str:
         return trial_name(trial)
