@@ -48,6 +48,22 @@ def test_nothing_is_learned_before_enough_trials_were_compared(sampler: str, eno
     assert learns(enough)
 
 
+@pytest.mark.parametrize(("others", "learns"), [(5, False), (10, False), (11, True), (20, True)])
+def test_the_default_recipe_teaches_nothing_before_enough_others_were_compared(
+    others: int, learns: bool
+) -> None:
+    drawn_ones = search(drawn(others, 0), (3, others, TRUTH), (27, 4, TRUTH))
+    earlier = search(drawn(60, 1), (27, 60, TRUTH))
+    params = drawn(1, 5)[0]
+
+    def with_default(value: float) -> list[dict[str, Value]]:
+        known = Observation(params, {3: value, 27: value}, default=True)
+        return proposals("portfolio", Evidence((known, *drawn_ones.trials), drawn_ones.epochs), earlier)
+
+    assert (with_default(1.0) != with_default(-1.0)) == learns
+    assert learns or with_default(1.0) == proposals("portfolio", drawn_ones, earlier)
+
+
 def test_a_random_sampler_never_learns() -> None:
     assert proposals("random", ENOUGH) == proposals("random", search([], (3, 0, TRUTH)))
 

@@ -23,6 +23,7 @@ class Observation:
     params: Params  # in the space
     values: Mapping[int, float]  # at each epoch of comparison that it reached; -inf where the recipe failed
     training: bool = False  # whether it is being trained, so that more values will come
+    default: bool = False  # whether it is the space's default recipe, which nobody drew
 
     def failed_by(self, epoch: int) -> bool:
         """Whether the recipe failed on the way to `epoch`."""
@@ -48,6 +49,10 @@ class Evidence:
     def in_full(self, first: int, last: int) -> bool:
         """Whether at least half of the trials that came to `first` came to `last` as well."""
         return first < last and len(self.at(first)) <= 2 * len(self.at(last))
+
+    def drawn(self) -> Evidence:
+        """Without the default recipe."""
+        return Evidence(tuple(trial for trial in self.trials if not trial.default), self.epochs)
 
     def pending(self, epoch: int) -> list[Params]:
         """Params of the trials that may still get a value there."""
@@ -89,7 +94,7 @@ def observe(trial: Trial, params: Params, rungs: Sequence[int], max_epochs: int)
         for epoch in (*rungs, max_epochs)
         for value in values_at(epoch, [trial], rungs, max_epochs).values()
     }
-    return Observation(params, values, trial.unfinished)
+    return Observation(params, values, trial.unfinished, trial.default)
 
 
 def with_failures_worst(values: Sequence[float]) -> NDArray[np.float64]:
