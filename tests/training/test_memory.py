@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from tunekit.data.batches import Batches
 from tunekit.data.pack import Pack
 from tunekit.data.split import Split, make_split
 from tunekit.errors import DivergedError, OutOfMemoryFailure, TunekitError
+from tunekit.models.network import Network
 from tunekit.paths import TrialPaths
 from tunekit.recipe import Recipe
 from tunekit.training.build import build_training
@@ -147,6 +148,16 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cpu.get_capabilities", dict)
 
 
+@pytest.fixture
+def double_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sums in another order, by whatever kernels a processor has, differ by next to nothing."""
+    forward = Network.forward
+    monkeypatch.setattr(Network, "forward", lambda model, images: forward(model, images.double()))
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 SAME_RECIPES: dict[str, dict[str, Any]] = {
     "sgd": {"model.name": "resnet8"},
     "clipped": {"model.name": "scratch", "model.depth": 2, "optim.clip_norm": 0.5, "ema.decay": 0.9},
@@ -173,7 +184,7 @@ def few(digits: Pack) -> Split:
     return make_split(digits.train()[1], fraction=0.2, seed=0, limit=120)
 
 
-@pytest.mark.usefixtures("full_precision")
+@pytest.mark.usefixtures("full_precision", "double_precision")
 @pytest.mark.parametrize("parts", [2, 8])
 @pytest.mark.parametrize("keys", SAME_RECIPES.values(), ids=SAME_RECIPES)
 def test_parts_of_a_batch_give_what_the_batch_gives(
@@ -189,7 +200,7 @@ def test_parts_of_a_batch_give_what_the_batch_gives(
     for name, value in whole.model.state_dict().items():
         moved = (value - first[name]).abs().max().item()
         error = (divided.model.state_dict()[name] - value).abs().max().item()
-        assert error <= 0.01 * moved + 1e-7, name
+        assert error <= 1e-4 * moved + 1e-10, name
     for one, other in zip(whole.results, divided.results, strict=True):
         assert other.train_loss == pytest.approx(one.train_loss, rel=1e-4)
         assert other.val_loss == pytest.approx(one.val_loss, rel=1e-4)
