@@ -32,6 +32,10 @@ cross_validation.py.
     .venv/bin/python -m tests.benchmarks.policy --smooth
     .venv/bin/python -m tests.benchmarks.policy.cross_validation
 
+tunekit always tries the default recipe first, and its sampler learns from it; others begin as their own
+documentation says. The methods ray-default, ray@3-default, bohb-default and mobster-default are told it too
+(`points_to_evaluate`).
+
 All these are models of training. In live.py every trial really trains, a small network in seconds or a
 residual one in a minute, on tasks of its own; images that no method sees judge what it holds for the best.
 

@@ -15,6 +15,7 @@ from optuna.pruners import HyperbandPruner, NopPruner
 from tests.benchmarks.policy import peers
 from tunekit.errors import nearest
 from tunekit.history import History
+from tunekit.space import Params
 from tunekit.tuning import encoding, replay
 from tunekit.tuning.policy import SearchPolicy
 from tunekit.tuning.prior import read_prior
@@ -58,18 +59,24 @@ def _from_scratch(curves: Curves, seed: int) -> SearchPolicy:
     return SearchPolicy(space, max_epochs=curves.epochs, seed=seed)
 
 
-def _ray(grace_period: int, reduction_factor: int, title: str) -> Method:
+def _ray(grace_period: int, reduction_factor: int, title: str, *, default_first: bool = False) -> Method:
     def make(curves: Curves, seed: int) -> Policy:
-        return peers.RayTune(curves.space, curves.epochs, seed, grace_period, reduction_factor)
+        first = _first(curves, default_first)
+        return peers.RayTune(curves.space, curves.epochs, seed, grace_period, reduction_factor, first)
 
-    return Method(f"Ray OptunaSearch + ASHAScheduler, {title}", make, "ray")
+    title = f"Ray OptunaSearch + ASHAScheduler, {title}{_also(default_first)}"
+    return Method(title, make, "ray", usual=not default_first)
 
 
-def _syne_tune(scheduler: str, grace_period: int, *, usual: bool = True) -> Method:
+def _syne_tune(
+    scheduler: str, grace_period: int, *, usual: bool = True, default_first: bool = False
+) -> Method:
     def make(curves: Curves, seed: int) -> Policy:
-        return peers.SyneTune(curves.space, curves.epochs, seed, scheduler, grace_period)
+        first = _first(curves, default_first)
+        return peers.SyneTune(curves.space, curves.epochs, seed, scheduler, grace_period, first)
 
-    return Method(f"Syne Tune {scheduler}, grace period {grace_period}", make, "syne_tune", usual)
+    title = f"Syne Tune {scheduler}, grace period {grace_period}{_also(default_first)}"
+    return Method(title, make, "syne_tune", usual and not default_first)
 
 
 def _tpe(curves: Curves, seed: int) -> Policy:
@@ -81,18 +88,33 @@ def _hyperband(curves: Curves, seed: int) -> Policy:
     return peers.OptunaStudy(curves.space, curves.epochs, seed, pruner)
 
 
+def _first(curves: Curves, default_first: bool) -> list[Params]:
+    """What a peer is told to try first: nothing, or the recipe that tunekit always tries."""
+    return [curves.space.default_params()] if default_first else []
+
+
+def _also(default_first: bool) -> str:
+    return ", the default recipe first" if default_first else ""
+
+
+_RAY_DEFAULTS = "its defaults: grace period 1, factor 4"
+_RAY_AT_3 = "grace period 3, factor 3"
 METHODS = {
     "tunekit": Method("**tunekit's defaults**", _default),
     "from-scratch": Method("tunekit without warm starts and prior", _from_scratch, usual=False),
     "random": ours("random", "none"),
     "random+asha": ours("random", "asha"),
     "tpe": Method("Optuna TPE, no early stopping", _tpe, "optuna"),
-    "ray": _ray(1, 4, "its defaults: grace period 1, factor 4"),
-    "ray@3": _ray(3, 3, "grace period 3, factor 3"),
+    "ray": _ray(1, 4, _RAY_DEFAULTS),
+    "ray-default": _ray(1, 4, _RAY_DEFAULTS, default_first=True),
+    "ray@3": _ray(3, 3, _RAY_AT_3),
+    "ray@3-default": _ray(3, 3, _RAY_AT_3, default_first=True),
     "hyperband": Method("Optuna TPE + HyperbandPruner", _hyperband, "optuna"),
     "bohb": _syne_tune("BOHB", 3),
+    "bohb-default": _syne_tune("BOHB", 3, default_first=True),
     "bohb@1": _syne_tune("BOHB", 1, usual=False),
     "mobster": _syne_tune("MOBSTER", 3),
+    "mobster-default": _syne_tune("MOBSTER", 3, default_first=True),
     "mobster@1": _syne_tune("MOBSTER", 1, usual=False),
     "cqr": _syne_tune("ASHACQR", 3, usual=False),
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 
 from tunekit.errors import SearchError
 from tunekit.recipe import Value
-from tunekit.space import Parameter, SearchSpace
+from tunekit.space import Parameter, Params, SearchSpace
 from tunekit.tuning.policy import Decision, Suggestion
 
 _METRIC = "val_accuracy"
@@ -66,12 +66,24 @@ class RayTune:
     """
 
     def __init__(
-        self, space: SearchSpace, epochs: int, seed: int, grace_period: int, reduction_factor: int
+        self,
+        space: SearchSpace,
+        epochs: int,
+        seed: int,
+        grace_period: int,
+        reduction_factor: int,
+        first: Sequence[Params] = (),
     ) -> None:
         schedulers = importlib.import_module("ray.tune.schedulers")
         search = importlib.import_module("ray.tune.search.optuna")
         self._trials = 0
-        self._searcher = search.OptunaSearch(space.__call__, metric=_METRIC, mode="max", seed=seed)
+        self._searcher = search.OptunaSearch(
+            space.__call__,
+            metric=_METRIC,
+            mode="max",
+            seed=seed,
+            points_to_evaluate=[dict(params) for params in first] or None,
+        )
         self._scheduler = schedulers.ASHAScheduler(
             time_attr="training_iteration",
             metric=_METRIC,
@@ -111,7 +123,15 @@ class SyneTune:
     every key always has a value, and the recipe takes those that are active.
     """
 
-    def __init__(self, space: SearchSpace, epochs: int, seed: int, scheduler: str, grace_period: int) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        epochs: int,
+        seed: int,
+        scheduler: str,
+        grace_period: int,
+        first: Sequence[Params] = (),
+    ) -> None:
         logging.getLogger("syne_tune").setLevel(logging.ERROR)
         baselines = importlib.import_module("syne_tune.optimizer.legacy_baselines")
         self._make_trial = importlib.import_module("syne_tune.backend.trial_status").Trial
@@ -126,6 +146,7 @@ class SyneTune:
             grace_period=grace_period,
             reduction_factor=3,
             random_seed=seed,
+            points_to_evaluate=[self._config(params) for params in first] or None,
         )
 
     def next(self) -> Suggestion:
@@ -153,6 +174,14 @@ class SyneTune:
 
     def fail(self, trial_id: int, epoch: int, reason: str) -> None:
         self._scheduler.on_trial_error(self._trials[trial_id])
+
+    def _config(self, params: Params) -> dict[str, Value]:
+        """A recipe in their flat space; keys that are not active keep what Syne Tune gives them."""
+        keys = self._space.parameters
+        return {
+            name: str(keys[name].choices.index(value)) if keys[name].choices else value
+            for name, value in params.items()
+        }
 
     def _params(self, config: Mapping[str, Any]) -> dict[str, Value]:
         """The keys that are active, in the order in which conditions come first."""

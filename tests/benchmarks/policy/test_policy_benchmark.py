@@ -30,7 +30,7 @@ from tests.benchmarks.policy.cross_validation import rank_correlation
 from tests.benchmarks.policy.each_once import EachOnce
 from tests.benchmarks.policy.emulated_resnets import EmulatedCurves, emulator_of
 from tests.benchmarks.policy.live_resnets import ResnetCurves
-from tests.benchmarks.policy.methods import METHODS, method
+from tests.benchmarks.policy.methods import METHODS, installed, method
 from tests.benchmarks.policy.peers import OptunaStudy, RayTune
 from tests.benchmarks.policy.prior import prior_of
 from tests.benchmarks.policy.record import curves_of, read_table, table_of, write_table
@@ -395,6 +395,16 @@ def test_ray_tells_optuna_that_a_stopped_trial_is_complete_with_the_value_that_i
     stopped = [trial for trial in ended if not trial.intermediate_values]
     assert stopped, "the result that stops a trial at its first epoch is no intermediate value"
     assert all(trial.value is not None for trial in stopped)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in METHODS if n.endswith("-default") and installed(n)])
+def test_a_peer_that_is_told_the_default_recipe_tries_it_first(name: str) -> None:
+    space = load_space(find_space("resnet"))
+    default = space.default_params()
+    peer = method(name).make(Curves(space, 9, [Record(default, [0.5] * 9, [1.0] * 9)]), 0)
+    assert peer.next().params == default
+    assert peer.next().params != default
 
 
 def test_warm_starts_are_those_that_serve_all_tables_best(tmp_path: Path) -> None:
