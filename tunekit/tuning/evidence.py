@@ -23,7 +23,7 @@ class Observation:
     params: Params  # in the space
     values: Mapping[int, float]  # at each epoch of comparison that it reached; -inf where the recipe failed
     training: bool = False  # whether it is being trained, so that more values will come
-    default: bool = False  # whether it is the space's default recipe, which nobody drew
+    default: bool = False  # whether it is the default recipe of the space
 
     def failed_by(self, epoch: int) -> bool:
         """Whether the recipe failed on the way to `epoch`."""
@@ -50,8 +50,8 @@ class Evidence:
         """Whether at least half of the trials that came to `first` came to `last` as well."""
         return first < last and len(self.at(first)) <= 2 * len(self.at(last))
 
-    def drawn(self) -> Evidence:
-        """Without the default recipe."""
+    def without_default(self) -> Evidence:
+        """The same without the default recipe; warm starts stay."""
         return Evidence(tuple(trial for trial in self.trials if not trial.default), self.epochs)
 
     def pending(self, epoch: int) -> list[Params]:

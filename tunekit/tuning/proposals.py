@@ -51,7 +51,7 @@ def propose(
     compared = len(evidence.at(evidence.epochs[0]))
     model_knows = compared >= (_ENOUGH_FOR_A_MODEL if earlier is None else _ENOUGH_AFTER_ANOTHER)
     if compared < _ENOUGH_BESIDE_THE_DEFAULT:
-        evidence = evidence.drawn()
+        evidence = evidence.without_default()
     rung = _fitting_rung(evidence)
     model_has_turn = chance[1] < _MODEL_SHARE[sampler] or (earlier is not None and rung is None)
     if model_has_turn and model_knows:

@@ -64,7 +64,7 @@ def _ray(grace_period: int, reduction_factor: int, title: str, *, default_first:
         first = _first(curves, default_first)
         return peers.RayTune(curves.space, curves.epochs, seed, grace_period, reduction_factor, first)
 
-    title = f"Ray OptunaSearch + ASHAScheduler, {title}{_also(default_first)}"
+    title = f"Ray OptunaSearch + ASHAScheduler, {title}{_first_words(default_first)}"
     return Method(title, make, "ray", usual=not default_first)
 
 
@@ -75,7 +75,7 @@ def _syne_tune(
         first = _first(curves, default_first)
         return peers.SyneTune(curves.space, curves.epochs, seed, scheduler, grace_period, first)
 
-    title = f"Syne Tune {scheduler}, grace period {grace_period}{_also(default_first)}"
+    title = f"Syne Tune {scheduler}, grace period {grace_period}{_first_words(default_first)}"
     return Method(title, make, "syne_tune", usual and not default_first)
 
 
@@ -93,7 +93,7 @@ def _first(curves: Curves, default_first: bool) -> list[Params]:
     return [curves.space.default_params()] if default_first else []
 
 
-def _also(default_first: bool) -> str:
+def _first_words(default_first: bool) -> str:
     return ", the default recipe first" if default_first else ""
 
 
